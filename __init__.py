@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
+    from rasura.api.asking import methods, options, probe, request
     from rasura.api.attach import attach
     from rasura.api.calls.checking.evaluations import verify_evaluation
     from rasura.api.calls.proving.cases import verify_report
     from rasura.api.calls.proving.verify import verify_file, verify_model, verify_receipt
-    from rasura.api.front_door import init, methods, open, options, probe, request, upgrade  # noqa: A004  # see there
+    from rasura.api.front_door import init, open, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
@@ -79,11 +80,11 @@ _PLACES: Final = {
     "attach": "rasura.api.attach",
     "errors": "",
     "init": "rasura.api.front_door",
-    "methods": "rasura.api.front_door",
+    "methods": "rasura.api.asking",
     "open": "rasura.api.front_door",
-    "options": "rasura.api.front_door",
-    "probe": "rasura.api.front_door",
-    "request": "rasura.api.front_door",
+    "options": "rasura.api.asking",
+    "probe": "rasura.api.asking",
+    "request": "rasura.api.asking",
     "upgrade": "rasura.api.front_door",
     "verify_evaluation": "rasura.api.calls.checking.evaluations",
     "verify_file": "rasura.api.calls.proving.verify",

@@ -13,6 +13,7 @@ from rasura.api.progress import Progress
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.receipt import Actor
+from rasura.registry.live.arguments import goal_from
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -50,6 +51,4 @@ class Calls:
 
     def _goal(self, patches: GoalRef | Iterable[str]) -> Goal:
         """The set that was named; see `Registry`."""
-        from rasura.registry.live.arguments import goal_from
-
         return goal_from(self.store, patches)

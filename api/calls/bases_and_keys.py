@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
+from rasura.registry.trust.keys.key_files import add_remote_key, make_key, trust_file
 from rasura.registry.trust.keys.passwords import read_password_file
+from rasura.registry.trust.keys.revocation import find_reach, revoke
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.base_records import BaseRecord, BaseSummary
@@ -44,8 +46,6 @@ class BaseAndKeyCalls(Calls):
             ExistsError: there is a key of this name.
             InputError: no password was given, or one that cannot be one.
         """
-        from rasura.registry.trust.keys.key_files import make_key
-
         password = None
         if encrypt:
             password = read_password_file(Path(password_file)) if password_file else self.store.ask_password(name)
@@ -71,8 +71,6 @@ class BaseAndKeyCalls(Calls):
             InputError: no such URI; or the token, the service or its library does not answer.
             FormatError: a key of another kind.
         """
-        from rasura.registry.trust.keys.key_files import add_remote_key
-
         draft = self._draft("key.add", reason)
         return add_remote_key(self.store, name, signer, Path(public) if public else None, draft, dry_run=dry_run)
 
@@ -87,8 +85,6 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError, FormatError: no such file, or no public key in it.
         """
-        from rasura.registry.trust.keys.key_files import trust_file
-
         return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
     @in_python
@@ -98,8 +94,6 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError: no such key.
         """
-        from rasura.registry.trust.keys.revocation import find_reach
-
         return find_reach(self.store, key)
 
     @in_python
@@ -115,8 +109,6 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError: no such key.
         """
-        from rasura.registry.trust.keys.revocation import revoke
-
         if dry_run:
             return self.store.key(key).revoked_at is None
         return revoke(self.store, key, self._draft("key.revoke", reason)) is not None

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.format.patch import write_folder
+from rasura.registry.standing.successors import find_called
+from rasura.registry.trust.register_patch import add_folders, find_signers
+from rasura.registry.trust.sign_again import sign_patches
+from rasura.registry.trust.verified_patch import load_verified
 
 if TYPE_CHECKING:
     from rasura.patches.format.kohya_lora import KohyaFile
@@ -34,8 +39,6 @@ class PatchCalls(Calls):
         Raises:
             NotFoundError: no such base.
         """
-        from rasura.registry.standing.successors import find_called
-
         digest = None if base is None else self.store.base(base).digest
         found = self.store.patches(concept=concept, base=digest)
         if concept is None or not (called := find_called(self.store, concept)):
@@ -52,8 +55,6 @@ class PatchCalls(Calls):
             NotFoundError, AmbiguousIdError: no such patch, or several.
             VerificationError: something about it is not good.
         """
-        from rasura.registry.trust.verified_patch import load_verified
-
         return load_verified(self.store, self.store.resolve_patch(patch))
 
     @in_python
@@ -83,8 +84,6 @@ class PatchCalls(Calls):
             VerificationError: a signature that does not count here, or bytes that were not signed; `others` has those
                 of further folders.
         """
-        from rasura.registry.trust.register_patch import add_folders
-
         given = [folders] if isinstance(folders, str | Path) else folders
         draft = self._draft("patch.add", reason)
         added = add_folders(self.store, [Path(folder) for folder in given], draft, dry_run=dry_run)
@@ -108,8 +107,6 @@ class PatchCalls(Calls):
             NotFoundError, RevokedKeyError: there is no such key to sign with.
             VerificationError: a patch is not what a key that is known here signed.
         """
-        from rasura.registry.trust.sign_again import sign_patches
-
         draft = self._draft("patch.sign", reason)
         return sign_patches(self.store, self._resolve(patches), key, draft, dry_run=dry_run)
 
@@ -120,8 +117,6 @@ class PatchCalls(Calls):
         Raises:
             NotFoundError: no such patch.
         """
-        from rasura.registry.trust.register_patch import find_signers
-
         return tuple(map(self.store.key, find_signers(self.store, self.store.resolve_patch(patch))))
 
     @in_python
@@ -136,7 +131,6 @@ class PatchCalls(Calls):
             ExistsError: the folder is not empty.
             InputError: an empty list.
         """
-        from rasura.patches.format.patch import write_folder
         from rasura.registry.stacks.export import list_folders
 
         if isinstance(patch, str):

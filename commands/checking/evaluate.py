@@ -10,7 +10,7 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, table
 from rasura.commands._shared.progress import progress
-from rasura.commands.checking.evaluate_request import limit_options, read_request, request_options
+from rasura.commands.checking.evaluate_request import evaluation_options, limit_options, read_evaluation_request
 from rasura.commands.checking.evaluate_views import encode_evaluated, print_evaluated
 from rasura.patches.errors import RefusedError
 
@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @command(None, "evaluate", mutating=True)
-@request_options
+@evaluation_options
 @click.option("--out", type=_PATH, metavar="DIR", help="Folder for report.json, scores.csv and grid.png.")
 @limit_options
 @click.option("--keep-pictures", is_flag=True, help="Write every picture to --out, too.")
@@ -52,8 +52,8 @@ def evaluate(
     draft = order.draft("base.add")
     with order.open() as registry, progress() as tell:
         if dry_run:
-            return _planned(plan_evaluation(registry, read_request(registry, **choices), draft, tell))
-        found = run(registry, read_request(registry, **choices), draft, tell)
+            return _planned(plan_evaluation(registry, read_evaluation_request(registry, **choices), draft, tell))
+        found = run(registry, read_evaluation_request(registry, **choices), draft, tell)
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
         digest, new = _recorded(registry, found.report, order.draft("evaluation.add"))

@@ -93,7 +93,7 @@ _LIMITS: Final = (
 )
 
 
-def request_options(function: F) -> F:
+def evaluation_options(function: F) -> F:
     """A command that is told what to draw, how, and who judges it."""
     for option in reversed(_OPTIONS):
         function = option(function)
@@ -107,7 +107,7 @@ def limit_options(function: F) -> F:
     return function
 
 
-def read_request(
+def read_evaluation_request(
     registry: "Registry",
     *,
     base_ref: str,

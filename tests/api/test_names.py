@@ -79,10 +79,23 @@ def test_other_names_are_no_attributes() -> None:
         _ = rasura.nothing
 
 
-@pytest.mark.parametrize("code", ["import rasura", "import rasura; rasura.open; rasura.Registry; rasura.errors"])
-def test_the_names_alone_cost_neither_torch_nor_a_database(code: str) -> None:
+def imported_by(code: str) -> set[str]:
     shown = f"{code}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
-    heavy = {"torch", "numpy", "diffusers", "transformers", "huggingface_hub", "sqlalchemy", "alembic", "click"}
-    assert set(done.stdout.split()) & heavy == set()
-    assert "rasura" in done.stdout.split()
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "diffusers", "transformers", "huggingface_hub", "alembic", "click", "PIL"}
+
+
+@pytest.mark.parametrize("code", ["import rasura", "import rasura; rasura.methods(); rasura.options; rasura.errors"])
+def test_the_names_alone_cost_neither_torch_nor_a_database(code: str) -> None:
+    found = imported_by(code)
+    assert found & (HEAVY | {"numpy", "sqlalchemy"}) == set()
+    assert "rasura" in found
+
+
+def test_opening_a_registry_costs_no_torch() -> None:
+    found = imported_by("import rasura; rasura.open; rasura.Registry; rasura.verify_file")
+    assert found & HEAVY == set()
+    assert "sqlalchemy" in found

@@ -13,6 +13,15 @@ from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.registry.apply.operations import apply_to_folder, revert, switch_folder
+from rasura.registry.apply.status import survey
+from rasura.registry.doctor import examine
+from rasura.registry.live.arguments import listed, listed_for_one_strength
+from rasura.registry.stacks.plan import apply_plan, make_plan
+from rasura.registry.standing.garbage import collect
+from rasura.registry.standing.retire import retire, unretire
+from rasura.registry.standing.standing import find_placed, take_stock
+from rasura.registry.standing.undo import plan_undo, undo
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -62,9 +71,6 @@ class ModelCalls(Calls):
             AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
-        from rasura.registry.apply.operations import apply_to_folder
-        from rasura.registry.live.arguments import listed_for_one_strength
-
         found, factor = self._resolve(listed_for_one_strength(ids)), Strength.of(strength)
         copy = None if out is None else Path(out)
         return apply_to_folder(
@@ -92,8 +98,6 @@ class ModelCalls(Calls):
             NotFoundError: nothing was ever moved there.
             ConflictError: the last motion has no inverse.
         """
-        from rasura.registry.standing.undo import plan_undo, undo
-
         planned = plan_undo(self.store, model=None if model is None else Path(model), stack=stack)
         return undo(self.store, planned, self._who(reason), dry_run=dry_run)
 
@@ -109,8 +113,6 @@ class ModelCalls(Calls):
         Raises:
             ConflictError: one is in force on a model or in a stack.
         """
-        from rasura.registry.standing.retire import retire
-
         return retire(self.store, self._resolve(ids), self._who(reason), dry_run=dry_run)
 
     @in_python
@@ -122,8 +124,6 @@ class ModelCalls(Calls):
         Returns:
             Those that were retired.
         """
-        from rasura.registry.standing.retire import unretire
-
         return unretire(self.store, self._resolve(ids), self._who(reason), dry_run=dry_run)
 
     @in_python
@@ -138,8 +138,6 @@ class ModelCalls(Calls):
         Raises:
             RegistryError: a blob cannot be removed.
         """
-        from rasura.registry.standing.garbage import collect
-
         return collect(self.store, self._who(reason), quiet=timedelta(hours=hours), dry_run=dry_run)
 
     @in_python
@@ -149,8 +147,6 @@ class ModelCalls(Calls):
         Args:
             look: hash what is on every model, and compare.
         """
-        from rasura.registry.standing.standing import find_placed
-
         return find_placed(self.store, look=look, progress=self._progress)
 
     @in_python
@@ -160,8 +156,6 @@ class ModelCalls(Calls):
         Args:
             look: hash what is on every model, and compare.
         """
-        from rasura.registry.standing.standing import take_stock
-
         return take_stock(self.store, look=look, progress=self._progress)
 
     @in_python
@@ -190,9 +184,6 @@ class ModelCalls(Calls):
             NotAppliedError: one of them is not applied; nothing changed.
             DriftError: the model is not what the registry last wrote; nothing changed.
         """
-        from rasura.registry.apply.operations import revert
-        from rasura.registry.live.arguments import listed
-
         found = None if ids is None else self._resolve(listed(ids))
         return revert(
             self.store,
@@ -222,8 +213,6 @@ class ModelCalls(Calls):
         Raises:
             RasuraError: as for `apply`; nothing changed.
         """
-        from rasura.registry.apply.operations import switch_folder
-
         goal, copy = self._goal(stack), None if out is None else Path(out)
         return switch_folder(
             self.store,
@@ -246,8 +235,6 @@ class ModelCalls(Calls):
         Raises:
             HostError: no model that can be read.
         """
-        from rasura.registry.apply.status import survey
-
         return survey(self.store, CheckpointHost.open(Path(model)), deep=deep, progress=self._progress)
 
     @in_python
@@ -257,8 +244,6 @@ class ModelCalls(Calls):
         Raises:
             RasuraError: as for `switch`.
         """
-        from rasura.registry.stacks.plan import make_plan
-
         return make_plan(
             self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=read_policy_argument(policy)
         )
@@ -271,8 +256,6 @@ class ModelCalls(Calls):
             ConflictError: the plan is stale; nothing changed.
             RasuraError: as for `switch`.
         """
-        from rasura.registry.stacks.plan import apply_plan
-
         return apply_plan(self.store, plan, self._who(reason))
 
     @in_python
@@ -286,8 +269,6 @@ class ModelCalls(Calls):
             dry_run: only say what would be repaired.
             reason: why, for the log.
         """
-        from rasura.registry.doctor import examine
-
         folders = tuple(Path(model) for model in models)
         found = examine(self.store, folders, self._who(reason), dry_run=dry_run, progress=self._progress)
         return tuple(replace(finding, hint=python_hint(finding.hint)) for finding in found)

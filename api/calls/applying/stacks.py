@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.bisection import bisect
+from rasura.registry.stacks.lock_stack import lock_stack
+from rasura.registry.stacks.overview import overview
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.choices import StackRecord
@@ -42,9 +46,7 @@ class StackCalls(Calls):
             ExistsError: there is one of this name.
             BaseMismatchError, ConflictError: patches of several bases, or two versions of one.
         """
-        from rasura.registry.stacks.edit import create
-
-        return create(
+        return edit.create(
             self.store, name, dict(self._goal(patches).patches), self._who(reason), base=base, dry_run=dry_run
         )
 
@@ -66,10 +68,8 @@ class StackCalls(Calls):
             NotFoundError: no such stack or patch.
             ConflictError: another version or strength is there, and `replace` was not asked for.
         """
-        from rasura.registry.stacks.edit import add
-
         found = dict(self._goal(patches).patches)
-        return add(self.store, name, found, self._who(reason), replace_old=replace, dry_run=dry_run)[0]
+        return edit.add(self.store, name, found, self._who(reason), replace_old=replace, dry_run=dry_run)[0]
 
     @in_python
     def remove_from_stack(self, name: str, ids: Ids, *, dry_run: bool = False, reason: str = "") -> StackRecord:
@@ -80,9 +80,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: no such stack or patch.
         """
-        from rasura.registry.stacks.edit import remove
-
-        return remove(self.store, name, self._resolve(ids), self._who(reason), dry_run=dry_run)[0]
+        return edit.remove(self.store, name, self._resolve(ids), self._who(reason), dry_run=dry_run)[0]
 
     @in_python
     def update_stack(
@@ -95,9 +93,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: no such stack.
         """
-        from rasura.registry.stacks.edit import update
-
-        return update(self.store, name, self._who(reason), dry_run=dry_run)
+        return edit.update(self.store, name, self._who(reason), dry_run=dry_run)
 
     @in_python
     def delete_stack(self, name: str, *, dry_run: bool = False, reason: str = "") -> StackRecord:
@@ -108,9 +104,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: no such stack.
         """
-        from rasura.registry.stacks.edit import delete
-
-        return delete(self.store, name, self._who(reason), dry_run=dry_run)
+        return edit.delete(self.store, name, self._who(reason), dry_run=dry_run)
 
     @in_python
     def stacks(self) -> tuple[StackRecord, ...]:
@@ -124,8 +118,6 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: no such stack.
         """
-        from rasura.registry.stacks.overview import overview
-
         return overview(self.store, name)
 
     @in_python
@@ -135,8 +127,6 @@ class StackCalls(Calls):
         Raises:
             CheckRefusedError: the composer refuses it.
         """
-        from rasura.registry.stacks.lock_stack import lock_stack
-
         return lock_stack(self.store, self.store.stack(name))
 
     # Bisection
@@ -148,9 +138,7 @@ class StackCalls(Calls):
         Raises:
             ConflictError: one is going on.
         """
-        from rasura.registry.stacks.bisection.bisect import start
-
-        return start(self.store, stack, Path(model), self._who(reason))
+        return bisect.start(self.store, stack, Path(model), self._who(reason))
 
     @in_python
     def bisect_judge(self, judgement: Judgement, *, reason: str = "") -> Step:
@@ -159,9 +147,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisection.bisect import judge
-
-        return judge(self.store, judgement, self._who(reason))
+        return bisect.judge(self.store, judgement, self._who(reason))
 
     @in_python
     def bisect_run(
@@ -177,9 +163,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisection.bisect import run
-
-        return run(self.store, command, self._who(reason), tell)
+        return bisect.run(self.store, command, self._who(reason), tell)
 
     @in_python
     def bisect_reset(self, *, leave: bool = False, reason: str = "") -> Bisection:
@@ -188,6 +172,4 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisection.bisect import reset
-
-        return reset(self.store, self._who(reason), leave=leave)
+        return bisect.reset(self.store, self._who(reason), leave=leave)

@@ -11,6 +11,9 @@ from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
 from rasura.patches.checks.verdict import Accepted
 from rasura.patches.errors import InputError
+from rasura.registry.stacks.policy_file import put_in_force
+from rasura.registry.trust.check import judge_registered, load_stack
+from rasura.registry.trust.limits import merge_policies
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
@@ -45,9 +48,6 @@ class CheckCalls(Calls):
             VerificationError: a signature, digest or number is not good, or a key does not count here.
             NotFoundError: a patch or its files are not here.
         """
-        from rasura.registry.trust.check import judge_registered
-        from rasura.registry.trust.limits import merge_policies
-
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
         limits = merge_policies(self.store, read_policy_argument(policy))
         return _said(judge_registered(self.store, staying, limits, leaving=gone, progress=self._progress))
@@ -71,7 +71,6 @@ class CheckCalls(Calls):
             InputError: words for several concepts, or a radius that is none.
         """
         from rasura.registry.erase.certify import Covered, certify_patches
-        from rasura.registry.trust.check import load_stack
 
         covered = Covered((also,) if isinstance(also, str) else tuple(also), ball)
         stack = load_stack(self.store, self._goal(patches).patches, self._progress).stack
@@ -91,8 +90,6 @@ class CheckCalls(Calls):
         Returns:
             False where it was in force already.
         """
-        from rasura.registry.stacks.policy_file import put_in_force
-
         wanted = read_policy_argument(policy)
         assert wanted is not None
         return put_in_force(self.store, wanted, self._who(reason), dry_run=dry_run)

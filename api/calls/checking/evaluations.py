@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.evaluation.report import signed_evaluation
+from rasura.evaluation.report.recorded import record_evaluation
+from rasura.evaluation.report.signed_evaluation import sign_evaluation
 from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry.log.notes.signed_note import VerifyKey
 
@@ -36,7 +39,6 @@ class EvaluationCalls(Calls):
         """
         from rasura.evaluation.evaluate import evaluate
         from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
-        from rasura.evaluation.report.recorded import record_evaluation
 
         found = evaluate(self.store, request, self._draft("base.add", reason), self._progress)
         record_evaluation(self.store, found.report, self._draft("evaluation.add", reason))
@@ -73,8 +75,6 @@ class EvaluationCalls(Calls):
             NotFoundError: no such evaluation, or no key.
             InputError: its report does not name the digests of judge and prompts, or several keys can sign.
         """
-        from rasura.evaluation.report.signed_evaluation import sign_evaluation
-
         return sign_evaluation(self.store, evaluation, key)
 
 
@@ -91,7 +91,5 @@ def verify_evaluation(data: bytes, *, key: str | Sequence[str], vkey: str | None
         SignatureError, UntrustedKeyError: it is not signed by one of them.
         AuditError: the entry is not in that log.
     """
-    from rasura.evaluation.report.signed_evaluation import verify_evaluation
-
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
-    return verify_evaluation(data, keys, vkey=VerifyKey.parse(vkey) if vkey else None)
+    return signed_evaluation.verify_evaluation(data, keys, vkey=VerifyKey.parse(vkey) if vkey else None)

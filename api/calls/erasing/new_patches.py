@@ -10,6 +10,7 @@ from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
 from rasura.patches.prompts.retain_set import load_retain_set
+from rasura.registry.stacks.bundles.bundle import add_bundle, make_bundle, read_bundle
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
@@ -181,8 +182,6 @@ class NewPatchCalls(Calls):
         Raises:
             VerificationError: a patch is not good.
         """
-        from rasura.registry.stacks.bundles.bundle import make_bundle
-
         return make_bundle(self.store, self._resolve(ids) if ids else (), stack=stack, evaluations=evaluations)
 
     @in_python
@@ -192,8 +191,6 @@ class NewPatchCalls(Calls):
         Raises:
             VerificationError: it breaks its format, or a signature does not verify.
         """
-        from rasura.registry.stacks.bundles.bundle import read_bundle
-
         return read_bundle(self.store, Path(file))
 
     @in_python
@@ -210,7 +207,5 @@ class NewPatchCalls(Calls):
             UntrustedKeyError: signed by a key that is not trusted here and not named; nothing is changed.
             VerificationError: anything in it that is not what was signed; nothing is changed.
         """
-        from rasura.registry.stacks.bundles.bundle import add_bundle
-
         draft, keys = self._draft("patch.add", reason), read_lines(trust)
         return add_bundle(self.store, Path(file), draft, trust=keys, dry_run=dry_run)

@@ -11,13 +11,15 @@ from rasura.api.hints import in_python
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, InputError
 from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry.evidence.anchoring.anchor import Anchor
 from rasura.registry.evidence.anchoring.timestamp_token import read_roots
+from rasura.registry.evidence.anchoring.witness import WITNESS, witness
+from rasura.registry.evidence.proofs.take_out import export_checkpoint
 from rasura.registry.log.notes.cosignature import WitnessKey
 from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.anchoring.anchor import Anchor
     from rasura.registry.evidence.anchoring.anchors import CheckedAnchor
 
 __all__ = ["AnchorCalls"]
@@ -60,9 +62,7 @@ class AnchorCalls(Calls):
             ExistsError: the file is there.
             HubError: the Hub failed, refused or was not reached.
         """
-        from rasura.registry.evidence.anchoring.anchor import Anchor
         from rasura.registry.evidence.anchoring.anchors import ANCHOR, add_anchor, commit_checkpoint
-        from rasura.registry.evidence.proofs.take_out import export_checkpoint
         from rasura.registry.hub.remote import Remote
 
         if sum(each is not None for each in (file, token, cosigned, hub)) != 1 or (checkpoint and not token):
@@ -130,8 +130,6 @@ class AnchorCalls(Calls):
             AuditError: it is not signed by that key, or that log has two pasts.
             ConflictError: a proof is needed, or a later tree was seen already.
         """
-        from rasura.registry.evidence.anchoring.witness import WITNESS, witness
-
         proof = None if bundle is None else read_regular(Path(bundle), _BUNDLE_LIMIT)
         note, key = read_regular(Path(checkpoint), _LIMIT), VerifyKey.parse(vkey)
         return witness(self.store, note, key, self._draft(WITNESS, reason), bundle=proof)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.registry.stacks.plan_file import read_plan
+from rasura.registry.trust.approvals.approve import approve_patches, approve_plan
+from rasura.registry.trust.roles.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
 
 if TYPE_CHECKING:
     from rasura.registry.live.arguments import Ids
@@ -38,8 +40,6 @@ class ApprovalCalls(Calls):
             NotFoundError: there is no trust policy, no such patch or key.
             InputError: the key has not the role approve, or not for these patches.
         """
-        from rasura.registry.trust.approvals.approve import approve_patches
-
         draft = self._draft("patch.approve", reason)
         return approve_patches(self.store, self._resolve(patches), key, draft, dry_run=dry_run)
 
@@ -58,8 +58,6 @@ class ApprovalCalls(Calls):
         Raises:
             NotFoundError, InputError: as for `approve_patches`.
         """
-        from rasura.registry.trust.approvals.approve import approve_plan
-
         made = read_plan(Path(plan)) if isinstance(plan, str | Path) else plan
         way, draft = made.diff, self._draft("plan.approve", reason)
         return approve_plan(self.store, made.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run)
@@ -67,8 +65,6 @@ class ApprovalCalls(Calls):
     @in_python
     def trust_policy(self) -> TrustPolicy | None:
         """The trust policy in force, every version up to it checked (`rasura trust show`)."""
-        from rasura.registry.trust.roles.in_force import find_trust_policy
-
         return find_trust_policy(self.store)
 
     @in_python
@@ -82,8 +78,6 @@ class ApprovalCalls(Calls):
         Raises:
             NotFoundError, InputError, FormatError: no such file or key, or no policy.
         """
-        from rasura.registry.trust.roles.in_force import sign_trust_policy
-
         return sign_trust_policy(self.store, Path(file), key)
 
     @in_python
@@ -94,7 +88,5 @@ class ApprovalCalls(Calls):
             SignatureError: another version, another log, or too few signatures.
             NotFoundError, FormatError, InputError: no such file, no signed policy, or one that has expired.
         """
-        from rasura.registry.trust.roles.in_force import put_trust_in_force
-
         draft = self._draft("trust.set", reason)
         return put_trust_in_force(self.store, Path(file), draft, dry_run=dry_run).policy

@@ -11,10 +11,22 @@ from typing import TYPE_CHECKING
 from rasura import __version__
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.evaluation.evidence_report import signed_report
+from rasura.evaluation.evidence_report.signed_report import MAX_REPORT_BYTES
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import InputError
 from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry.cases.clock import list_standings, parse_deadline, parse_received, read_standing
+from rasura.registry.cases.handle_case import (
+    close_case,
+    forget_case,
+    hold_case,
+    keep_picture,
+    open_case,
+    read_text,
+    reopen_case,
+)
 from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
@@ -59,9 +71,6 @@ class CaseCalls(Calls):
             ExistsError: there is a case of this identifier.
             InputError: no identifier, or no time.
         """
-        from rasura.registry.cases.clock import parse_deadline, parse_received
-        from rasura.registry.cases.handle_case import open_case, read_text
-
         now = self.store.now()
         came = parse_received(received, now) if isinstance(received, str) else received or now
         due = parse_deadline(deadline, came) if isinstance(deadline, str) else deadline
@@ -80,8 +89,6 @@ class CaseCalls(Calls):
     @in_python
     def cases(self, *, closed: bool = False) -> tuple[CaseStanding, ...]:
         """How the open cases stand, or all of them; what is due first in front (`rasura case list`)."""
-        from rasura.registry.cases.clock import list_standings
-
         return list_standings(self.store, closed=closed)
 
     @in_python
@@ -91,8 +98,6 @@ class CaseCalls(Calls):
         Raises:
             NotFoundError: there is no such case.
         """
-        from rasura.registry.cases.clock import read_standing
-
         return read_standing(self.store, case)
 
     @in_python
@@ -113,8 +118,6 @@ class CaseCalls(Calls):
             InputError: neither PNG nor JPEG.
             ConflictError: the case is closed.
         """
-        from rasura.registry.cases.handle_case import keep_picture, read_text
-
         return keep_picture(self.store, case, read_text(Path(picture)), self._who(reason))
 
     @in_python
@@ -125,8 +128,6 @@ class CaseCalls(Calls):
             InputError: no reason: it says how the case ended.
             ConflictError: it is closed.
         """
-        from rasura.registry.cases.handle_case import close_case
-
         return close_case(self.store, case, self._who(reason))
 
     @in_python
@@ -136,8 +137,6 @@ class CaseCalls(Calls):
         Raises:
             ConflictError: it is open.
         """
-        from rasura.registry.cases.handle_case import reopen_case
-
         return reopen_case(self.store, case, self._who(reason))
 
     @in_python
@@ -148,8 +147,6 @@ class CaseCalls(Calls):
             InputError: no reason: it says on whose order.
             ConflictError: its personal data was deleted already.
         """
-        from rasura.registry.cases.handle_case import hold_case
-
         return hold_case(self.store, case, self._who(reason))[0]
 
     @in_python
@@ -159,8 +156,6 @@ class CaseCalls(Calls):
         Raises:
             InputError: no reason: it says on whose order.
         """
-        from rasura.registry.cases.handle_case import hold_case
-
         return hold_case(self.store, case, self._who(reason), held=False)[0]
 
     @in_python
@@ -170,8 +165,6 @@ class CaseCalls(Calls):
         Raises:
             ConflictError: the case is open, or under a legal hold.
         """
-        from rasura.registry.cases.handle_case import forget_case
-
         return forget_case(self.store, case, self._who(reason))
 
     # The report
@@ -237,8 +230,6 @@ def verify_report(file: str | Path, *, vkey: str | None = None, key: str | Seque
         AuditError, FormatError: the first thing found wrong.
         SignatureError, UntrustedKeyError: the second signature is bad, or by somebody else.
     """
-    from rasura.evaluation.evidence_report.signed_report import MAX_REPORT_BYTES, verify_report
-
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     data = read_regular(Path(file), MAX_REPORT_BYTES)
-    return verify_report(data, vkey=VerifyKey.parse(vkey) if vkey else None, keys=keys)
+    return signed_report.verify_report(data, vkey=VerifyKey.parse(vkey) if vkey else None, keys=keys)

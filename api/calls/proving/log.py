@@ -13,12 +13,27 @@ from rasura.api.hints import in_python
 from rasura.patches.errors import ExistsError, InputError
 from rasura.registry._storage.files.durable_files import write_atomic
 from rasura.registry._storage.records.records import Draft
+from rasura.registry.evidence.attestations.attest import attest, state_model
+from rasura.registry.evidence.attestations.bill_of_materials import write_bill
+from rasura.registry.evidence.attestations.spdx_document import write_spdx
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries, parse_moment
 from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
+from rasura.registry.evidence.proofs.take_out import (
+    choose_indexes,
+    export_bundle,
+    export_checkpoint,
+    export_entries,
+    give_checkpoint,
+    prove_entry,
+    read_entry,
+)
 from rasura.registry.log.notes.signed_note import VerifyKey
+from rasura.registry.log.rotation import ROTATE
+from rasura.registry.log.verify import CLOSELY, verify_log
+from rasura.registry.trust.checkpoint_age import GIVEN
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.proofs.choose_entries import EntryChoice
     from rasura.registry.log.verify import LogReport
 
 __all__ = ["LogCalls"]
@@ -62,8 +77,6 @@ class LogCalls(Calls):
             InputError: no time.
             NotFoundError: no such patch, model or case.
         """
-        from rasura.registry.evidence.proofs.choose_entries import choose_entries
-
         choice = self._choice(since, until, by, patch, concept, model, type, case)
         return tuple(choose_entries(self.store, choice, newest=newest, limit=limit))
 
@@ -79,8 +92,6 @@ class LogCalls(Calls):
         Raises:
             AuditError: the first thing found wrong.
         """
-        from rasura.registry.log.verify import CLOSELY, verify_log
-
         pinned, closely = VerifyKey.parse(vkey) if vkey else None, None if every_signature else CLOSELY
         return verify_log(self.store, vkey=pinned, kept=kept, closely=closely)
 
@@ -91,8 +102,6 @@ class LogCalls(Calls):
         Raises:
             NotFoundError: there is none.
         """
-        from rasura.registry.evidence.proofs.take_out import read_entry
-
         return read_entry(self.store, index)[0]
 
     @in_python
@@ -108,9 +117,6 @@ class LogCalls(Calls):
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.proofs.choose_entries import EntryChoice
-        from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, prove_entry
-
         if (index is None) == (case is None):
             raise InputError("expected an entry or a case, one of the two", hint="rasura audit prove N")
         if index is not None:
@@ -129,9 +135,6 @@ class LogCalls(Calls):
             AuditError: it is not signed by the log's key.
             ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.registry.evidence.proofs.take_out import export_checkpoint, give_checkpoint
-        from rasura.registry.trust.checkpoint_age import GIVEN
-
         if file is None:
             return export_checkpoint(self.store)
         self.store.check_reason(reason)
@@ -173,8 +176,6 @@ class LogCalls(Calls):
             InputError: no entry fits.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, export_entries
-
         choice = self._choice(since, until, by, patch, concept, model, type, case)
         if format == "bundle":
             return export_bundle(self.store, choose_indexes(self.store, choice), kept=checkpoint)
@@ -188,8 +189,6 @@ class LogCalls(Calls):
         Raises:
             RegistryError: the key is not here, or cannot be written; nothing was changed.
         """
-        from rasura.registry.log.rotation import ROTATE
-
         return self.store.rotate_log_key(Draft(self.actor, reason, ROTATE, "success"))
 
     @in_python
@@ -207,10 +206,6 @@ class LogCalls(Calls):
             DriftError: it is not what the registry last wrote.
             InputError: several keys can sign, and none was named.
         """
-        from rasura.registry.evidence.attestations.attest import attest, state_model
-        from rasura.registry.evidence.attestations.bill_of_materials import write_bill
-        from rasura.registry.evidence.attestations.spdx_document import write_spdx
-
         found = state_model(self.store, Path(model), self._progress)
         if format == "intoto":
             return attest(self.store, found, key)
@@ -228,8 +223,6 @@ class LogCalls(Calls):
         type_: str | None,
         case: str | None,
     ) -> EntryChoice:
-        from rasura.registry.evidence.proofs.choose_entries import EntryChoice, parse_moment
-
         def moment(given: datetime | str | None) -> datetime | None:
             return parse_moment(given, self.store.now()) if isinstance(given, str) else given
 

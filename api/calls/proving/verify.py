@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from rasura.api.hints import in_python
 from rasura.api.progress import ignore_progress
 from rasura.patches.format.signatures.signing_key import PublicKey
+from rasura.registry.evidence.attestations import attest
+from rasura.registry.evidence.pictures import picture_receipt
+from rasura.registry.evidence.proofs import verify_file as left
 from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
@@ -30,9 +33,7 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
     Raises:
         AuditError, FormatError: the first thing found wrong.
     """
-    from rasura.registry.evidence.proofs.verify_file import verify_file
-
-    return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
+    return left.verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
 
 @in_python
@@ -52,11 +53,9 @@ def verify_model(
         DriftError: the model is another.
         AuditError: the entry is not in that log.
     """
-    from rasura.registry.evidence.attestations.attest import verify_model
-
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None
-    return verify_model(Path(model), attestation, keys, vkey=pinned, progress=ignore_progress)
+    return attest.verify_model(Path(model), attestation, keys, vkey=pinned, progress=ignore_progress)
 
 
 @in_python
@@ -71,6 +70,4 @@ def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | Non
     Raises:
         AuditError, FormatError: the first thing found wrong.
     """
-    from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
-
-    return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)
+    return picture_receipt.verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)
