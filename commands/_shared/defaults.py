@@ -9,8 +9,10 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from rasura.commands._shared.nearest import find_nearest
 from rasura.commands._shared.output import note
 from rasura.patches.errors import RasuraError
+from rasura.registry._storage.location import Location
 
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "key": ("key", str),
@@ -83,9 +85,6 @@ def _taken(option: str, options: Mapping[str, Any]) -> bool:
 
 def _folder(location: str | None) -> Path | None:
     """The registry's folder; None where there is none, which the command will say itself."""
-    from rasura.commands._shared.nearest import find_nearest
-    from rasura.registry._storage.location import Location
-
     try:
         return (Location.of(location or find_nearest())).folder
     except (RasuraError, OSError):

@@ -8,6 +8,9 @@ from typing import Final
 
 import click
 
+from rasura.patches._io.files import read_regular
+from rasura.patches.errors import ExistsError, HostWriteError, NotFoundError, RasuraError, RegistryError
+
 _LIMIT: Final = 16 * 1024**2
 _MODE: Final = 0o644
 
@@ -19,7 +22,6 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
         ExistsError: something else is there.
         HostWriteError: it cannot be written; nothing is left of it.
     """
-    from rasura.patches.errors import HostWriteError, RegistryError
     from rasura.registry._storage.files.durable_files import write_atomic
 
     _check_place(path, known)
@@ -42,7 +44,6 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
     """
     import tempfile
 
-    from rasura.patches.errors import HostWriteError
     from rasura.registry._storage.files.durable_files import sync_folder
 
     if path is None:
@@ -79,9 +80,6 @@ def _print_pieces(pieces: Iterable[bytes]) -> int:
 
 
 def _check_place(path: Path, known: Callable[[bytes], object] | None) -> None:
-    from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import ExistsError, NotFoundError, RasuraError
-
     try:
         old = read_regular(path, _LIMIT)
         if known is not None:

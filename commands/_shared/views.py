@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.commands._shared.output import short
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
+from rasura.patches.format.file_names import is_signature
 from rasura.patches.plain_numbers import NOTHING, SMALL, say_beside, say_number
 
 if TYPE_CHECKING:
@@ -36,8 +39,6 @@ def format_removal(relation: "Relation", names: "Mapping[PatchId, str]") -> str:
 
 def format_ignored(path: str) -> str:
     """A file beside a patch that was not taken in."""
-    from rasura.patches.format.file_names import is_signature
-
     why = "by a key that does not count here" if is_signature(path.rpartition("/")[2]) else "no signature covers it"
     return f"ignored {path}: {why}"
 
@@ -93,8 +94,6 @@ def format_place(location: str) -> str:
 
 def format_set(applied: "Mapping[PatchId, Strength]", names: "Mapping[PatchId, str]") -> str:
     """A set of patches by what they erase, with strengths where they are others than 1."""
-    from rasura.patches.algebra.strength import ONE
-
     said = [f"{names.get(p, short(p))}" + ("" if s == ONE else f"={s}") for p, s in applied.items()]
     return ", ".join(sorted(said)) or "nothing"
 
@@ -170,8 +169,6 @@ def format_evaluation(record: "EvaluationRecord") -> str:
 
 def encode_evaluation(record: "EvaluationRecord") -> dict[str, Any]:
     """An evaluation for machines, without its report."""
-    from rasura.patches.algebra.stack import Stack
-
     return {
         "digest": record.digest,
         "base": record.base,

@@ -11,9 +11,11 @@ from rasura.commands._shared.command import MODEL_HELP, Order, command, find_pat
 from rasura.commands._shared.output import Result, line, many, short
 from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import format_place, format_removal
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.obstacles import Obstacles
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
     from rasura.registry.apply.receipt import Receipt
     from rasura.registry.registry import Registry
@@ -50,8 +52,6 @@ def apply(
     What is in force at that strength stays so: applying it again changes nothing and writes no entry. Or do what a
     plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed outside the registry.
     """
-    from rasura.patches.algebra.strength import ONE, Strength
-    from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.preconditions.look_ahead import look_ahead
 
@@ -103,7 +103,6 @@ def switch(
 
     Asks first where a concept that is erased on the model would come back.
     """
-    from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.preconditions.look_ahead import note_unfit
     from rasura.registry.stacks.stack_ref import goal_of
@@ -157,7 +156,6 @@ def revert(
 
     With --all it asks first: everything that is erased comes back.
     """
-    from rasura.patches.algebra.stack import Stack
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
     from rasura.registry.apply.hosts.host_state import applied_of, find_record

@@ -6,6 +6,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
+from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, fields, line, short, table
 from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import (
@@ -241,7 +242,6 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
 
     With --check, exit code 7 where the file is not what the stack is now.
     """
-    from rasura.commands._shared.documents import write_document
     from rasura.registry.stacks.lock_file import LockFile
     from rasura.registry.stacks.lock_stack import check_lock, lock_stack
     from rasura.registry.stacks.stack_ref import read_lock

@@ -10,6 +10,8 @@ from rasura.commands._shared.views import (
     format_number,
     list_worst,
 )
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.checks.verdict import Accepted
 from rasura.patches.errors import RasuraError
 
 if TYPE_CHECKING:
@@ -104,8 +106,6 @@ def _place(host: "HostRecord") -> str:
 
 
 def _verdict_line(view: "Overview") -> str:
-    from rasura.patches.checks.verdict import Accepted
-
     if isinstance(view.verdict, RasuraError):
         return f"cannot be judged: {view.verdict.message}"
     if isinstance(view.verdict, Accepted):
@@ -116,8 +116,6 @@ def _verdict_line(view: "Overview") -> str:
 
 def encode_verdict(view: "Overview") -> dict[str, Any]:
     """The composer's verdict for machines; `accepted` is null where the stack cannot be judged."""
-    from rasura.patches.checks.verdict import Accepted
-
     if isinstance(view.verdict, RasuraError):
         return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
     worst = {name: {"value": value, "limit": limit} for name, value, limit in list_worst(view.verdict)}
@@ -142,8 +140,6 @@ def count_patches(record: "StackRecord") -> str:
 
 def encode_stack(record: "StackRecord") -> dict[str, Any]:
     """A stack for machines."""
-    from rasura.patches.algebra.stack import Stack
-
     return {
         "name": record.name,
         "base": record.base,

@@ -8,6 +8,7 @@ import click
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clean, fields, line, short, table
 from rasura.commands._shared.views import FIRST_SCORES, encode_evaluation
+from rasura.patches.algebra.strength import ONE, Strength
 
 if TYPE_CHECKING:
     from rasura.evaluation.report.recorded import Report
@@ -86,8 +87,6 @@ def _stack(record: "EvaluationRecord", names: "Mapping[PatchId, str]") -> str:
 
 def _entry(concepts: str, sixteenths: int) -> str:
     """The concepts, and the strength where it is another than 1."""
-    from rasura.patches.algebra.strength import ONE, Strength
-
     strength = Strength(sixteenths)
     return concepts if strength == ONE else f"{concepts} × {strength}"
 

@@ -7,6 +7,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
+from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, short
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ def policy() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a new file instead.")
 def show(registry_at: str | None, output: Path | None) -> Result:
     """Show the policy in force as TOML; the default one where none was set."""
-    from rasura.commands._shared.documents import write_document
-
     with open_registry(registry_at) as registry:
         found, record = registry.policy(), registry.policy_record()
     toml = found.to_toml(whole=True)

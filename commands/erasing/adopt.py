@@ -11,6 +11,7 @@ from rasura.commands._shared.lists import HELD_OUT, RETAIN, RETAIN_COLUMN, TRUNC
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
 from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import format_measured
+from rasura.patches.lists.role import TEMPLATES
 
 if TYPE_CHECKING:
     from rasura.registry.erase.adopt import Adoption, Foundling
@@ -101,7 +102,6 @@ def _adoption(
     truncate: bool,
     **others: Any,
 ) -> "Adoption":
-    from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
     from rasura.registry.erase.adopt import Adoption

@@ -8,6 +8,7 @@ import click
 from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, short, table, verdict
 from rasura.commands._shared.progress import progress
+from rasura.registry.apply.receipt import Actor
 
 if TYPE_CHECKING:
     from rasura.evaluation.demo import DemoReport
@@ -30,7 +31,6 @@ _REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference_model
 def demo(out: Path, model: Path | None, order: Order) -> Result:
     """Erase an object and a style from a small real model, look, take both back, and prove it. Needs no registry."""
     from rasura.evaluation.demo import run_demo
-    from rasura.registry.apply.receipt import Actor
 
     with progress() as tell:
         report = run_demo(model or _REFERENCE, out, Actor(order.name, order.reason or "demo"), tell)

@@ -6,6 +6,8 @@ import click
 
 from rasura.commands._shared.command import command
 from rasura.commands._shared.output import Result, fields, line, table
+from rasura.patches.erasers.catalogue import METHODS, load_method
+from rasura.patches.erasers.options import options_of
 
 
 @command(None, "methods")
@@ -18,15 +20,10 @@ def methods(name: str | None, registry_at: str | None) -> Result:
 
 
 def _all() -> list[dict[str, Any]]:
-    from rasura.patches.erasers.catalogue import METHODS
-
     return [{"name": method.name, "text": method.text, "source": method.source} for method in METHODS.values()]
 
 
 def _data(name: str) -> dict[str, Any]:
-    from rasura.patches.erasers.catalogue import METHODS, load_method
-    from rasura.patches.erasers.options import options_of
-
     eraser = load_method(name)
     defaults = eraser.defaults
     return {

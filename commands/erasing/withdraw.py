@@ -16,6 +16,7 @@ from rasura.commands.erasing.takedown_steps import (
     read_place,
     read_stricter,
 )
+from rasura.patches.obstacles import Obstacles
 
 
 @command(None, "withdraw", mutating=True)
@@ -32,7 +33,6 @@ def withdraw(
 ) -> Result:
     """Take takedowns back, in one motion; all others stay erased. With the last one, every byte is the base's."""
     from rasura.evaluation.look import check_judge
-    from rasura.patches.obstacles import Obstacles
     from rasura.registry.takedown.ground import sight
     from rasura.registry.takedown.plan_withdrawal import plan_withdrawal
 

@@ -9,6 +9,9 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_document, write_lines
 from rasura.commands._shared.output import Result, line, table, warn
 from rasura.commands.proving.given_files import read_given, read_vkey
+from rasura.patches._io.files import read_regular
+from rasura.registry.evidence.anchoring.timestamp_token import read_roots
+from rasura.registry.log.notes.signed_note import parse_note
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
@@ -110,7 +113,6 @@ def verify(
     What others signed is checked by their keys, what lies elsewhere by fetching it.
     """
     from rasura.registry.evidence.anchoring.anchors import verify_anchors
-    from rasura.registry.evidence.anchoring.timestamp_token import read_roots
     from rasura.registry.hub.remote import Remote
     from rasura.registry.log.notes.cosignature import WitnessKey
 
@@ -167,10 +169,8 @@ def witness(
     Never two trees that contradict each other: of a log that has grown, a bundle proves that it continues
     (`rasura audit export --checkpoint OLD`). Exit code 4 where a log has two pasts.
     """
-    from rasura.patches._io.files import read_regular
     from rasura.registry.evidence.anchoring.witness import WITNESS
     from rasura.registry.evidence.anchoring.witness import witness as cosign
-    from rasura.registry.log.notes.signed_note import parse_note
 
     key = read_vkey(vkey)
     note = read_given(checkpoint, "checkpoint")

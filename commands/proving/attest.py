@@ -10,6 +10,9 @@ from rasura.commands._shared.command import MODEL_HELP, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, many, short, table, warn
 from rasura.commands._shared.progress import progress
+from rasura.commands.proving.given_files import read_vkey
+from rasura.commands.proving.verified import verify_any_file
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
@@ -122,9 +125,6 @@ def verify(
     A report, a picture and a receipt need the log's key alone (--vkey), a signed evaluation --key, a model
     --attestation and --key. Exit code 4 where a signature is bad, 6 where the model is another.
     """
-    from rasura.commands.proving.given_files import read_vkey
-    from rasura.commands.proving.verified import verify_any_file
-
     del registry_at
     if (file is None) == (model is None):
         raise click.UsageError("expected a file, or --model with --attestation and --key")
@@ -141,7 +141,6 @@ def verify(
 def _verify_model(
     model: Path, attestation: Path, trusted: "tuple[PublicKey, ...]", pinned: "VerifyKey | None"
 ) -> Result:
-    from rasura.patches._io.files import read_regular
     from rasura.registry.evidence.attestations.attest import verify_model
 
     with progress() as tell:
@@ -188,7 +187,6 @@ def _data(statement: "ModelStatement") -> dict[str, Any]:
 
 
 def _read_key(path: Path) -> "PublicKey":
-    from rasura.patches._io.files import read_regular
     from rasura.patches.format.signatures.signing_key import MAX_KEY_BYTES, PublicKey
 
     hint = "rasura key export NAME -o FILE"

@@ -1,10 +1,11 @@
 """Small files that somebody gives to a command: keys, checkpoints, tokens."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from rasura.registry.log.notes.signed_note import VerifyKey
+from rasura.patches._io.files import read_regular
+from rasura.patches.errors import NotFoundError
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 65_536
 """Most bytes of a key or a checkpoint."""
@@ -16,8 +17,6 @@ def read_vkey(text: str) -> "VerifyKey":
     Raises:
         AuditError: it is none.
     """
-    from rasura.registry.log.notes.signed_note import VerifyKey
-
     path = Path(text)
     # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
     return VerifyKey.parse(read_given(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
@@ -29,9 +28,6 @@ def read_given(path: Path, what: str) -> bytes:
     Raises:
         NotFoundError: there is none.
     """
-    from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import NotFoundError
-
     try:
         return read_regular(path, _LIMIT)
     except NotFoundError:

@@ -7,6 +7,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
+from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, short, table
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def sign(file: Path, key: str | None, output: Path | None, registry_at: str | No
 
     Without -o a signed file is written anew in its place.
     """
-    from rasura.commands._shared.documents import write_document
     from rasura.registry._storage.files.durable_files import write_atomic
     from rasura.registry.trust.roles.in_force import sign_trust_policy
 

@@ -7,6 +7,7 @@ import click
 
 from rasura.commands._shared.output import Result, fields, line, short, table, warn
 from rasura.commands.proving.report import show_report
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ def verify_any_file(
     file: Path, keys: "tuple[PublicKey, ...]", vkey: "VerifyKey | None", *, concept: str | None = None
 ) -> Result:
     """Check a file by what it begins with; `concept` is asked of a picture. No registry is needed."""
-    from rasura.patches._io.files import read_regular
-
     try:
         data = read_regular(file, _LIMIT)
     except NotFoundError:

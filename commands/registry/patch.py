@@ -27,6 +27,7 @@ from rasura.commands.erasing.resolve import join, rebase, retarget
 from rasura.commands.registry.patch_views import list_patch_properties, print_patches
 from rasura.commands.sharing.export import export
 from rasura.patches.errors import InputError
+from rasura.patches.models.text_encoders.plain_text import normal
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -93,8 +94,6 @@ def list_(limit: int | None, before: str | None, registry_at: str | None, **whic
 
 def _say_other_names(asked: str | None, found: "tuple[Listed, ...]") -> None:
     """Where what was asked for is no concept of these patches but another name of it; of several, how to tell them."""
-    from rasura.patches.models.text_encoders.plain_text import normal
-
     concepts = list(dict.fromkeys(concept for p in found for concept in p.record.concepts))
     if asked is None or normal(asked) in map(normal, concepts):
         return
