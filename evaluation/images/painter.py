@@ -14,7 +14,7 @@ from rasura.evaluation.images.drawable import FLOWING, SDXL, check_pipeline
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 from rasura.patches.models.text_encoders.load_encoder import load_tower
 from rasura.patches.types import Progress
 
@@ -57,27 +57,24 @@ class Painter:
         Raises:
             UnsupportedHostError: no pipeline of these that diffusers can load.
         """
-        import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
-
         with quiet():
-            from diffusers import DPMSolverMultistepScheduler
-        with quiet():
+            solver = load_diffusers().DPMSolverMultistepScheduler
             try:
                 pipeline = _pipeline(folder)
             except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
                 raise UnsupportedHostError(f"{folder}: its pipeline cannot be loaded: {error}") from error
             pipeline.to(device, torch.float32)
             if type(pipeline).__name__ not in FLOWING:  # which keep the schedule that they were trained for
-                pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+                pipeline.scheduler = solver.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, sampling or Sampling())
 
     def reload(self, folder: Path) -> None:
         """Read the weights of the UNet and of the text encoders anew from a folder."""
-        from diffusers import UNet2DConditionModel  # as above
-
         with quiet():
-            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+            unet = load_diffusers().UNet2DConditionModel.from_pretrained(
+                folder, subfolder="unet", local_files_only=True
+            )
             self.pipeline.unet = unet.to(self.pipeline.device, torch.float32)
             for name in ("text_encoder", "text_encoder_2"):
                 if getattr(self.pipeline, name, None) is not None:
@@ -127,8 +124,7 @@ class Painter:
 
 def _pipeline(folder: Path) -> Any:
     """The pipeline of a folder, without what changes a finished picture: a checker or a watermark."""
-    import diffusers  # as above
-
+    diffusers = load_diffusers()
     for place in [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]:
         check_regular_files(place)
     check_pipeline(folder)

@@ -20,7 +20,7 @@ from rasura.evaluation.images.questions import Answer
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Sight
 from rasura.patches._io.files import check_regular_files, open_regular
 from rasura.patches.errors import FormatError, InputError, NotFoundError
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_transformers, quiet
 from rasura.patches.prompts.concept_prompts import check_template
 from rasura.patches.types import SHORT, Digest
 
@@ -101,15 +101,13 @@ def load_clip_judge(
 
 def _loaded(folder: Path) -> tuple[Any, Any, Any]:
     """Tokenizer, image processor and model."""
-    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel  # seconds, for this judge alone
-
-    clip: Any = CLIPModel  # its annotations know nothing of the report
+    library = load_transformers()
     check_regular_files(folder)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-            model, report = clip.from_pretrained(
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            processor = library.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+            model, report = library.CLIPModel.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -21,7 +21,7 @@ from rasura.patches._io.files import read_config
 from rasura.patches.algebra.one_thread import use_all_threads
 from rasura.patches.errors import NotFiniteError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 from rasura.patches.types import ParamName
 
 _UNET: Final = "unet."
@@ -147,10 +147,8 @@ class Denoiser:
         Raises:
             NotFiniteError: the UNet gives NaN or infinity.
         """
-        from diffusers import DDIMScheduler  # seconds, and closed-form erasers draw nothing
-
         with quiet():
-            scheduler = DDIMScheduler.from_config(dict(self.schedule), clip_sample=False)
+            scheduler = load_diffusers().DDIMScheduler.from_config(dict(self.schedule), clip_sample=False)
         scheduler.set_timesteps(steps)
         n = start.shape[0]
         both = torch.cat([null.expand(n, -1, -1), states.expand(n, -1, -1)]).to(self.device, torch.float32)
@@ -188,21 +186,16 @@ def _beside(factors: LayerFactors) -> Any:
 
 
 def _unet(folder: Path, state: Mapping[str, torch.Tensor]) -> Any:
-    import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
-
+    diffusers = load_diffusers()
     with quiet():
-        from diffusers import UNet2DConditionModel
-        from diffusers.models.attention_processor import AttnProcessor
-    config = read_config(folder / "unet" / "config.json")
-    unet = UNet2DConditionModel.from_config(config)
+        unet = diffusers.UNet2DConditionModel.from_config(read_config(folder / "unet" / "config.json"))
     unet.load_state_dict(dict(state), strict=True)
-    unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
+    # The fused kernel's backward pass is slower on a CPU.
+    unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
     return unet.requires_grad_(False).eval()  # noqa: FBT003  # torch's own signature
 
 
 def _alphas(schedule: Mapping[str, Any]) -> torch.Tensor:
-    from diffusers import DDPMScheduler  # as above
-
     with quiet():
-        found: torch.Tensor = DDPMScheduler.from_config(dict(schedule)).alphas_cumprod
+        found: torch.Tensor = load_diffusers().DDPMScheduler.from_config(dict(schedule)).alphas_cumprod
     return found

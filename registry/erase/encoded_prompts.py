@@ -22,6 +22,7 @@ import torch
 from rasura import patches
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.base_identity import BaseIdentity
+from rasura.patches.models.library_output import load_transformers
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.solving.moments import Moments
 from rasura.patches.types import Digest
@@ -108,14 +109,13 @@ def describe_reader(encoder: TextEncoder, identity: BaseIdentity, sources: tuple
         identity: its base's.
         sources: files and folders of `rasura.patches` whose code decides, too.
     """
-    import transformers  # seconds; what is remembered needs none
-
+    version = load_transformers().__version__  # seconds; what is remembered needs none
     decides = {
         "format": _FORMAT,
         "text_encoder": identity.text_encoder,
         "tokenizer": identity.tokenizer,
         "reading": encoder.reading(),
-        "programs": [_digest_sources(sources), torch.__version__, transformers.__version__, torch.__config__.show()],
+        "programs": [_digest_sources(sources), torch.__version__, version, torch.__config__.show()],
         "arithmetic": [torch.backends.cpu.get_cpu_capability(), _processor()],  # one thread, however many there are
     }
     return sha256(json.dumps(decides, sort_keys=True, default=str).encode())

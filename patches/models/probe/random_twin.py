@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 
 __all__ = ["Twin", "list_shapes", "make_twins"]
 
@@ -71,11 +71,8 @@ def make_twins(name: str, config: Mapping[str, Any], *, seed: int = 0) -> Iterat
     Raises:
         UnsupportedHostError: diffusers has no such class, or no twin can be built.
     """
-    import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
-
+    diffusers = load_diffusers()
     with quiet():
-        import diffusers
-
         kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, torch.nn.Module):
         raise UnsupportedHostError(
@@ -112,10 +109,8 @@ def list_shapes(name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ..
         name: a class of diffusers, of which a twin was made.
         config: its configuration, as `config.json` has it.
     """
-    with quiet():
-        import diffusers
     with quiet(), torch.device("meta"):
-        module = getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
+        module = getattr(load_diffusers(), name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
     return {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
 
 

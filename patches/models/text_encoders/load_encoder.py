@@ -13,7 +13,7 @@ from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostErr
 from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.families import CLIP, encoders_of
 from rasura.patches.models.family import Encoder, Family
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_transformers, quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for
 from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, check_reads_text_alone, make_pipeline
@@ -93,12 +93,10 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
     Raises:
         UnsupportedHostError: as `load_tower`.
     """
-    import transformers  # seconds, and a motion mostly needs no text encoder
-
     if kind.kind == "pipeline":  # what it puts around a prompt is seen only where it reads one
         return load_tower(folder, kind)
     name = _class(folder / kind.component, kind)
-    settings = getattr(transformers, "T5Config" if kind.kind == "T5" else "CLIPTextConfig")
+    settings = getattr(load_transformers(), "T5Config" if kind.kind == "T5" else "CLIPTextConfig")
     try:
         with quiet():
             config = settings.from_pretrained(folder / kind.component, local_files_only=True)
@@ -140,9 +138,7 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
 
 
 def _tokenizer(folder: Path, kind: Encoder) -> Any:
-    import transformers  # seconds, and a motion mostly needs no text encoder
-
-    reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
+    reader = getattr(load_transformers(), "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
     return reader.from_pretrained(folder, local_files_only=True)
 
 
@@ -162,8 +158,6 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
 
 def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
-    import transformers  # seconds, and a motion mostly needs no text encoder
-
     reading = tokenizer_folder
     try:
         check_regular_files(tokenizer_folder)
@@ -172,7 +166,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
         reading = model_folder
         check_regular_files(model_folder)
         with quiet():
-            found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
+            found: Any = getattr(load_transformers(), _class(model_folder, kind))  # annotated without the report
             model, report = found.from_pretrained(
                 model_folder,
                 local_files_only=True,

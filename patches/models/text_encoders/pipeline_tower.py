@@ -20,7 +20,7 @@ from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.files import read_config
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, UnsupportedHostError
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
@@ -224,9 +224,7 @@ def check_reads_text_alone(folder: Path) -> None:
     index = read_config(path) if path.is_file() else None
     named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
     with quiet():
-        import diffusers
-
-        reads = getattr(getattr(diffusers, named, None), "encode_prompt", None) if named.isidentifier() else None
+        reads = getattr(getattr(load_diffusers(), named, None), "encode_prompt", None) if named.isidentifier() else None
     if reads is not None and {"image", "images"} & set(inspect.signature(reads).parameters):
         raise UnsupportedHostError(
             f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
@@ -242,9 +240,8 @@ def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
     Raises:
         UnsupportedHostError: this version of diffusers has no such pipeline.
     """
+    diffusers = load_diffusers()
     with quiet():
-        import diffusers
-
         found = getattr(diffusers, kind, None)
     if found is None:
         raise UnsupportedHostError(

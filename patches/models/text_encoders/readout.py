@@ -18,7 +18,7 @@ from rasura.patches._io.tensor_bytes import dtype_name
 from rasura.patches.errors import RasuraError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 
 __all__ = ["Readout", "load_readout"]
 
@@ -76,13 +76,9 @@ def load_readout(host: Host, folder: Path, names: Sequence[str]) -> Readout:
 
 def _skeleton(folder: Path) -> Any:
     """The denoiser without weights."""
-    import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
-
     config = read_config(folder / "config.json")
-    with quiet():
-        import diffusers
     with quiet(), torch.device("meta"):
-        return getattr(diffusers, str(config["_class_name"])).from_config(config)
+        return getattr(load_diffusers(), str(config["_class_name"])).from_config(config)
 
 
 def _loaded(name: str, denoiser: Any, originals: Any) -> Any:

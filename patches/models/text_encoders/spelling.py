@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from rasura.patches.models.library_output import quiet
+from rasura.patches.models.library_output import load_diffusers, quiet
 
 __all__ = ["clean_caption", "cleans_captions"]
 
@@ -24,16 +24,13 @@ def clean_caption(prompt: str) -> str:
 @cache
 def cleans_captions() -> bool:
     """Whether these pipelines do more here than making letters small."""
-    with quiet():
-        from diffusers.utils import is_bs4_available, is_ftfy_available
-    return bool(is_bs4_available() and is_ftfy_available())
+    utils = load_diffusers().utils
+    return bool(utils.is_bs4_available() and utils.is_ftfy_available())
 
 
 @cache
 def _pixart() -> Any:
     """The pipeline without its parts: the method looks at none of them."""
-    import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
-
     with quiet():
-        from diffusers import PixArtAlphaPipeline
-    return object.__new__(PixArtAlphaPipeline)
+        kind = load_diffusers().PixArtAlphaPipeline
+    return object.__new__(kind)
