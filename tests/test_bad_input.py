@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from support.commandline import rasura
+from support.registries.registry_fixtures import files_of as some_files
+from support.registries.registry_fixtures import patch
 from support.registries.workshop import ALICE, Workshop, copy_of, digests, workshop, workshop_template
 
 from rasura.patches._io.canonical_json import dumps
@@ -22,6 +24,7 @@ from rasura.patches.errors import VerificationError
 from rasura.patches.format.signatures.model_signature import sign
 from rasura.patches.format.signatures.signing_key import PrivateKey, SigningKey
 from rasura.patches.types import PatchId
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.hosts import host_state
 from rasura.registry.registry import Registry
@@ -286,11 +289,6 @@ def test_ids(workshop: Workshop) -> None:
 
 def test_an_ambiguous_id(workshop: Workshop) -> None:
     """Two patches whose ids begin alike: made by hand, because finding real ones would take 2^32 erasures."""
-    from support.registries.registry_fixtures import files_of as some_files
-    from support.registries.registry_fixtures import patch
-
-    from rasura.registry._storage.records.records import Draft
-
     with workshop.open() as registry:
         for last in "01":
             alike = object.__new__(type(patch()))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from support.models.tiny import TinySpec, tiny_model
 from support.models.tiny_t5 import t5_tokenizer
 from support.registries.workshop import ALICE, Workshop, workshop
+from transformers import CLIPTextModel, T5Config
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
@@ -19,8 +21,10 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.family import Encoder
 from rasura.patches.models.text_encoders.load_encoder import load_reader, load_readers
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder, tokenizer_state
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.erase.base_models import open_base
+from rasura.registry.erase.base_models import add_base, open_base
+from rasura.registry.registry import Registry
 
 Change = Callable[[Path], None]
 
@@ -146,8 +150,6 @@ def test_an_ordinary_tokenizer_has_the_identity_that_older_registrations_recorde
 
 
 def test_t5_is_ordinary_and_an_added_token_is_not(tmp_path: Path) -> None:
-    from transformers import T5Config
-
     kind = Encoder("text_encoder_3", "T5", 32, length=64)
     tokenizer = t5_tokenizer()
     T5Config(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "text_encoder_3")
@@ -201,8 +203,6 @@ def test_two_tokenizers_in_one_folder_are_refused(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_sentencepiece_model_says_what_the_fast_tokenizer_says(swapped: bool, tmp_path: Path) -> None:
-    from transformers import T5Config
-
     tokenizer = t5_tokenizer()
     T5Config(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "text_encoder_3")
     tokenizer.save_pretrained(tmp_path / "tokenizer_3")
@@ -220,8 +220,6 @@ def test_a_sentencepiece_model_says_what_the_fast_tokenizer_says(swapped: bool, 
 
 def _spare(model: Path) -> None:
     """Rows that no token uses: encoders are padded to round numbers."""
-    from transformers import CLIPTextModel
-
     encoder = CLIPTextModel.from_pretrained(model / "text_encoder")
     encoder.resize_token_embeddings(544, mean_resizing=False)
     encoder.save_pretrained(model / "text_encoder")
@@ -269,8 +267,6 @@ def test_a_tokenizer_that_cannot_be_read_is_named_with_its_folder(
 
 def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(workshop: Workshop) -> None:
     """In memory as on disk: no weight is another, and one word reads as one more token."""
-    from diffusers import StableDiffusionPipeline
-
     import rasura
 
     def load() -> Any:
@@ -298,10 +294,6 @@ def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(worksho
 
 
 def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Path) -> None:
-    from rasura.registry._storage.records.records import Draft
-    from rasura.registry.erase.base_models import add_base
-    from rasura.registry.registry import Registry
-
     model = tiny_model(tmp_path / "model", TinySpec(size="wide"))
     _spare(model)
     shutil.copytree(model, tmp_path / "changed")

@@ -21,6 +21,8 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import MAX_TEXT, JsonValue
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
 from rasura.patches.algebra import increment, strength
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_fields import MAX_LIST
 from rasura.patches.format.manifest_parts import MAX_TENSORS
@@ -28,6 +30,7 @@ from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
 from rasura.patches.format.signatures import intoto_statement
 from rasura.patches.format.signatures.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.trace_spec import TracedSpec, TraceSpec
+from rasura.patches.solving.measure import Measured
 from rasura.patches.types import ParamName
 from rasura.registry.log.entries import entry_changes, entry_parts
 from rasura.registry.log.notes import signed_note
@@ -124,8 +127,6 @@ def test_each_documented_field_is_demanded() -> None:
 
 
 def test_every_measured_name_is_documented() -> None:
-    from rasura.patches.solving.measure import Measured
-
     fields = dict.fromkeys(
         ("residual", "effect", "null", "retained", "held_out", "base_targets", "base_protected"), 1.0
     )
@@ -136,9 +137,6 @@ def test_every_measured_name_is_documented() -> None:
 
 
 def test_every_option_of_the_eraser_is_documented() -> None:
-    from rasura.patches.erasers.closed_form.null_space import NullSpace
-    from rasura.patches.erasers.options import encode_options
-
     page = FORMAT_PAGE.read_text()
     section = page[page.index("## 4. ") : page.index("## 5. ")]
     for name in ("layers", *encode_options(NullSpace())):

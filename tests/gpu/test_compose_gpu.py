@@ -8,6 +8,7 @@ from torch import nn
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.compose import Term, compose, sum_increments
 from rasura.patches.algebra.strength import Strength
+from rasura.patches.errors import NotFiniteError
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, ParamName
 
@@ -70,8 +71,6 @@ def test_zeros_keep_their_signs(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", factories.DTYPES, ids=str)
 def test_overflow_is_seen_on_the_gpu_too(dtype: torch.dtype) -> None:
-    from rasura.patches.errors import NotFiniteError
-
     base = torch.full((4, 4), torch.finfo(dtype).max, dtype=dtype)
     loud = Term(factories.exact_increment([[2**22, 0, 0, 0]], [[2**24 - 1]] * 4), Strength(63))
     if dtype == torch.float16:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.models.tiny import TinySpec, tiny_pipeline
@@ -134,8 +135,6 @@ def test_the_names_are_those_that_comfyui_looks_for() -> None:
 
 
 def test_diffusers_reads_the_names_back() -> None:
-    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
-
     state = {
         f"{key}.{part}": torch.zeros(1, 1)
         for key in KEYS.read_text().split()

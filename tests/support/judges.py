@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from safetensors.torch import save_file
 from support.models.tiny import tiny_tokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from rasura.evaluation.judges.classifier import Network
 
 
 def tiny_classifier(folder: Path, objects: Sequence[str] = ("dog", "cat"), styles: Sequence[str] = ("ink",)) -> Path:
     """A classifier's folder."""
-    import torch
-    from safetensors.torch import save_file
-
-    from rasura.evaluation.judges.classifier import Network
-
     shape: dict[str, Any] = {"channels": [8, 8], "strides": [2, 2], "hidden": 16}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -28,9 +29,6 @@ def tiny_classifier(folder: Path, objects: Sequence[str] = ("dog", "cat"), style
 
 def tiny_clip(folder: Path) -> Path:
     """A CLIP model's folder: model, tokenizer, image processor."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
     tokenizer = tiny_tokenizer()
     small: dict[str, Any] = {
         "hidden_size": 32,
@@ -60,8 +58,6 @@ def tiny_onnx(
     path: Path, outputs: int, *, first: bool = True, side: int | str = 8, batch: int | str = "n", external: bool = False
 ) -> Path:
     """An ONNX model whose score i is the mean of channel i; further outputs are 0. Written byte by byte."""
-    import numpy as np
-
     weights = np.eye(3, outputs, dtype="<f4")
     where = _part(13, _part(1, "location") + _part(2, "../weights")) + _number(14, 1)
     tensor = _number(1, 3) + _number(1, outputs) + _number(2, 1) + _part(8, "w")
@@ -81,8 +77,6 @@ def tiny_onnx(
 
 def tiny_detector(path: Path, *, boxes_last: bool = True, side: int = 8) -> Path:
     """An ONNX model of which each pixel is a box: place red, green, blue, red, scores green and blue. Byte by byte."""
-    import numpy as np
-
     flat = np.array([0, 3, side * side], dtype="<i8")
     shape = _number(1, 3) + _number(2, 7) + _part(8, "s") + _part(9, flat.tobytes())
     order = np.array([0, 1, 2, 0, 1, 2], dtype="<i8")

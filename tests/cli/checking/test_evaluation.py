@@ -2,7 +2,9 @@
 """`rasura evaluation`, and what `rasura patch show` says of evaluations."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -161,9 +163,6 @@ def test_no_tensors_are_imported(workshop: Workshop) -> None:
 
 
 def test_an_older_registry_is_upgraded_from_the_command_line(workshop: Workshop) -> None:
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(workshop.folder / ".rasura" / "registry.db")) as connection:
         connection.executescript(
             "DROP TABLE case_item; DROP TABLE case_record; DROP TABLE patch_signature; DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy;"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,6 @@ DRAWN = some(["SD3", "PixArt", "CogView4"], ["SD3", "FLUX", "PixArt", "Chroma", 
 def _drawable(folder: Path, name: str) -> Path:
     if name not in _CHANNELS:
         return tiny_t5(folder, name)
-    import diffusers
 
     pipeline = open_tiny(tiny_of(folder.with_name("undecoded"), name))
     with torch.random.fork_rng(devices=[]):
@@ -42,8 +42,6 @@ def _drawable(folder: Path, name: str) -> Path:
 
 def _by_itself(folder: Path, shot: Shot) -> Any:
     """A picture as whoever has the pipeline draws it."""
-    import diffusers
-
     index = json.loads((folder / "model_index.json").read_text())
     pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, local_files_only=True)
     given = {"use_resolution_binning": False} if "PixArt" in index["_class_name"] else {}

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from rasura.evaluation.report.report import (
     score_rows,
     summarise,
 )
-from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, PatchId
+
+if TYPE_CHECKING:
+    from rasura.patches._io.json_fields import JsonValue
 
 # group, kind, wanted, the judge's answer to the base's picture and to the patched model's
 ROWS: tuple[tuple[str, str, Answer, Answer, Answer], ...] = (

@@ -8,6 +8,7 @@ import pytest
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError, VerificationError
+from rasura.patches.format import bundle_file
 from rasura.patches.format.bundle_file import BundleFiles, decode_bundle, encode_bundle
 from rasura.patches.types import Digest, KeyId, PatchId
 
@@ -107,7 +108,6 @@ def test_the_inventory_names_everything_as_it_is() -> None:
     files = {
         name: zipfile.ZipFile(io.BytesIO(DATA)).read(name) for name in zipfile.ZipFile(io.BytesIO(DATA)).namelist()
     }
-    from rasura.patches.format import bundle_file
 
     swapped = files | {f"patches/{P}/manifest.json": b"[]"}
     with pytest.raises(DigestMismatchError, match=r"manifest\.json"):

@@ -1,5 +1,7 @@
 """Lists as people have them: each is read as its author meant it, or refused with its line."""
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -195,9 +197,6 @@ WORDS = st.lists(
 
 @given(WORDS)
 def test_what_programs_write_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
-    import csv
-    import json
-
     folder = tmp_path_factory.getbasetemp()
     for name, separator in (("w.csv", ","), ("w.csv", ";"), ("w.tsv", "\t")):
         with (folder / name).open("w", newline="", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -263,8 +264,6 @@ def test_both_spellings_of_clip_are_one_model(tmp_path: Path) -> None:
 
 
 def _published(name: str) -> nn.Module:
-    import diffusers
-
     projection = {"use_linear_projection": True}
     made: dict[str, Callable[[], nn.Module]] = {
         "SD 1.x": lambda: diffusers.UNet2DConditionModel(cross_attention_dim=768),

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.commandline import rasura
 from support.models.tiny import tiny_model, tiny_pipeline
 from support.models.tiny_families import tiny_family
@@ -75,8 +76,6 @@ def test_a_plain_model_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_an_ip_adapter_in_the_weights_is_called_by_its_name(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     file = tiny_model(tmp_path / "model") / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     (key, *_) = [key for key in tensors if key.endswith("attn2.to_k.weight")]

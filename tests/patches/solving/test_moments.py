@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.models.tiny import tiny_model
 
-from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.prompt_blocks import split_prompts
 from rasura.patches.solving.moments import sum_moment
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.protected_subspace import Moment
 
 LISTS = st.lists(st.text(max_size=6), max_size=300)
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -34,9 +35,14 @@ from rasura.patches.errors import (
     RasuraError,
 )
 from rasura.patches.types import Digest
-from rasura.registry._storage.records.records import PatchRecord
+from rasura.registry._resources import evaluations
+from rasura.registry._storage.database.database import Database
+from rasura.registry._storage.location import Location
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, Registry
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.records.records import PatchRecord
 
 FIRST, SECOND = patch("van gogh"), patch("mickey mouse")
 
@@ -197,10 +203,6 @@ def test_an_evaluation_replays_among_others(registry: Registry) -> None:
 
 def test_a_row_that_the_log_does_not_tell_of_is_found(made: Place) -> None:
     """Written by the program's own rows, without an entry."""
-    from rasura.registry._resources import evaluations
-    from rasura.registry._storage.database.database import Database
-    from rasura.registry._storage.location import Location
-
     with made.open() as registry:
         filled(registry)
     database = Database(Location.of(made.location))

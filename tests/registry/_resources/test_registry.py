@@ -1,5 +1,6 @@
 """The registry on SQLite and PostgreSQL: what goes in comes out, twice is once, and nothing is half done."""
 
+import hashlib
 import sqlite3
 import threading
 from dataclasses import replace
@@ -37,6 +38,8 @@ from rasura.patches.errors import (
     RegistryError,
 )
 from rasura.patches.types import Digest, PatchId
+from rasura.registry._resources import keys
+from rasura.registry._storage.database.database import _ADVISORY_LOCK
 from rasura.registry._storage.location import Location
 from rasura.registry._storage.records.base_records import BasisRecord, RetainSetRecord
 from rasura.registry.log.log_key import LastSigned
@@ -530,8 +533,6 @@ def test_ten_thousand_patches_fit_one_entry(registry: Registry) -> None:
 
 def test_a_reader_sees_one_state(made: Place) -> None:
     with made.open() as registry, made.open() as other, registry.reading() as session:
-        from rasura.registry._resources import keys
-
         assert keys.every(session) == ()
         if made.url is not None:  # a SQLite without WAL lets the writer wait until the reader is done
             other.add_key(key(), draft("key.add"))
@@ -582,8 +583,6 @@ def test_a_postgresql_writer_waits_in_line(made: Place) -> None:
     if made.url is None:
         pytest.skip("PostgreSQL's lock")
     import psycopg
-
-    from rasura.registry._storage.database.database import _ADVISORY_LOCK
 
     with psycopg.connect(made.url) as intruder:
         intruder.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
@@ -643,6 +642,4 @@ def _try_writing(place: Place) -> Exception | None:
 
 
 def _sha256(data: bytes) -> Digest:
-    import hashlib
-
     return Digest(hashlib.sha256(data).hexdigest())

@@ -14,6 +14,7 @@ from support.models.quantising import KINDS, noise, plain, quantised, read_by_te
 from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
 from torch import nn
+from transformers import BitsAndBytesConfig, CLIPTextModel
 
 from rasura.api.attach import attach
 from rasura.patches.algebra.compose import layers_of, sum_increments
@@ -172,7 +173,6 @@ def _codec(kind: str, layer: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor]
 def test_an_eight_bit_text_encoder_beside_a_plain_unet(workshop: Workshop) -> None:
     """Prompts are read by what was quantised from the base, as somebody says; the UNet is merged."""
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    from transformers import BitsAndBytesConfig, CLIPTextModel
 
     pipe = plain()
     pipe.text_encoder = CLIPTextModel.from_pretrained(

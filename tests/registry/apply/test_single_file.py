@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from support.commandline import rasura
 from support.models.single_files import single_file
 from support.models.tiny import tiny_pipeline
@@ -54,8 +55,6 @@ def test_the_file_gets_what_the_folder_gets(workshop: Workshop, registry: Regist
 
 
 def test_stock_diffusers_draws_with_what_was_written(workshop: Workshop, registry: Registry, file: Path) -> None:
-    from diffusers import StableDiffusionPipeline
-
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     operations.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
     given = tiny_pipeline(SPEC)

@@ -2,6 +2,7 @@
 """Switching a model to exactly a set, in one motion, on disk and live; interrupted, it is settled like any other."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,6 @@ def test_a_switch_that_died_before_it_wrote_is_ended_as_failed(workshop: Worksho
         "alice", "", host_state.SWITCH, "begun", tuple(wanted), base=motion.record.base, host=motion.record.host_id
     )
     details = {"location": host.location, "set": host_state.keep_set(registry, wanted)}
-    from dataclasses import replace
 
     registry.note(replace(begun, before=motion.before, after=motion.after, details=details))
     operations.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)

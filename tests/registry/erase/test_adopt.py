@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from support.commandline import rasura
 from support.models.foreign import last_token, lora_of, save_kohya, train_lora, uce_weights
 from support.registries.workshop import ALICE, Workshop, digests, silent, workshop
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.errors import (
@@ -43,15 +45,11 @@ def registry(workshop: Workshop) -> Iterator[Registry]:
 
 
 def encoders(model: Path) -> tuple[Any, Any]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
     encoder = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32)
     return CLIPTokenizer.from_pretrained(model / "tokenizer"), encoder
 
 
 def unet_of(model: Path) -> Any:
-    from diffusers import UNet2DConditionModel
-
     return UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32)
 
 

@@ -10,6 +10,7 @@ from support.models.tiny import tiny_model
 from support.registries.workshop import SPEC, Workshop, copy_of, request_for, silent, workshop, workshop_template
 
 from rasura.patches.algebra.rank_rule import RankRule
+from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.errors import (
     DigestMismatchError,
     ErasureRefusedError,
@@ -72,7 +73,6 @@ def test_protected_patches_stay_untouched(workshop: Workshop, registry: Registry
     made = erase(registry, "tiny", request, key=None, protect=[workshop.dog], draft=DRAFT, progress=silent)
     manifest = manifest_of(registry, made[0].patch.patch_id)
     assert manifest.protected.patches == (workshop.dog,)
-    from rasura.patches.checks.check import Accepted, Member, check
 
     pair = [Member(load_verified(registry, workshop.dog)), Member(made[0].patch)]
     verdict = check(pair)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -646,8 +647,6 @@ def test_a_hub_that_repeats_the_token_does_not_get_it_into_our_messages(plain_hu
 
 
 def trace(error: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error)) + repr(error) + str(getattr(error, "details", ""))
 
 

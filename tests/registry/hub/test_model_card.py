@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 from huggingface_hub import ModelCard
 from hypothesis import given
@@ -241,8 +242,6 @@ def test_a_family_has_its_own_tag_and_its_own_way(family: str) -> None:
 
 
 def test_pixart_has_no_loader_in_diffusers_and_the_card_claims_none() -> None:
-    import diffusers
-
     for name, loads in {"PixArtAlphaPipeline": False, "FluxPipeline": True, "StableDiffusion3Pipeline": True}.items():
         assert hasattr(getattr(diffusers, name), "load_lora_weights") is loads
     base = BaseFacts(BASE.digest, "PixArt alpha", "PixArt", "PixArt-alpha/PixArt-XL-2-512x512")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.hubserver import TOKEN, Failure, HubServer, Request, Response, reply
+from support.hubserver import TOKEN, Failure, HubServer, Request, Response, contents, reply
 from support.registries.workshop import Workshop, workshop  # noqa: F401
 
 from rasura.patches.errors import (
@@ -314,8 +314,6 @@ def test_a_listing_without_an_end_is_given_up(full: HubServer) -> None:
 
 
 def test_a_listing_of_several_pages_is_read(full: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from support.hubserver import contents
-
     monkeypatch.setattr(contents, "PAGE", 2)
     assert len(get(full).patches) == 1
     assert len(full.asked("GET", "/tree/")) > 1

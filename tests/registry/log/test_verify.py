@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from support.registries.registry_fixtures import (
     EPOCH,
     HOST,
@@ -30,7 +32,11 @@ from support.registries.registry_fixtures import (
 
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
-from rasura.registry.log.entries.entry import Placement, encode
+from rasura.registry._storage.database.tables import EntryRow
+from rasura.registry.log.entries.entry import Placement, decode, encode
+from rasura.registry.log.entries.entry_changes import removal_of
+from rasura.registry.log.entries.replay import Replay, compare
+from rasura.registry.log.entries.stored_entries import patches_of
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
@@ -570,9 +576,6 @@ def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, 
 
 
 def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
-    from rasura.registry.log.entries.entry_changes import removal_of
-    from rasura.registry.log.entries.replay import Replay
-
     with full.open() as registry:
         entry = registry.note(draft())
     with pytest.raises(AuditError, match="removes stack brand, which was not there"):
@@ -581,10 +584,6 @@ def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
 
 def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) -> None:
     """A writer whose entries give a right digest and a wrong story: caught by following the story."""
-    from dataclasses import replace as changed
-
-    from rasura.registry.log.entries.replay import Replay, compare
-
     with full.open() as registry, registry.reading() as session:
         replay = Replay()
         for entry, changes in _told(session):
@@ -594,10 +593,6 @@ def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) 
 
 
 def test_an_entry_that_did_nothing_changes_nothing(full: Place) -> None:
-    from dataclasses import replace as changed
-
-    from rasura.registry.log.entries.replay import Replay
-
     with full.open() as registry, registry.reading() as session:
         entry, changes = next((e, c) for e, c in _told(session) if c)
     with pytest.raises(AuditError, match="says refused and changes"):
@@ -617,12 +612,6 @@ def test_every_change_of_a_stack_replays(registry: Registry) -> None:
 
 
 def _told(session: Any) -> list[Any]:
-    from sqlalchemy import select
-
-    from rasura.registry._storage.database.tables import EntryRow
-    from rasura.registry.log.entries.entry import decode
-    from rasura.registry.log.entries.stored_entries import patches_of
-
     rows = session.scalars(select(EntryRow).order_by(EntryRow.position)).all()
     beside = patches_of(session, [row.position for row in rows])
     decoded = [decode(row.body, beside.get(row.position, ())) for row in rows]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -32,12 +33,14 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import check_stack_name, digest_policy
-from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.policy_file import put_in_force, read_policy
 from rasura.registry.stacks.versions import Versions
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.records.records import PatchRecord
 
 # --- rows and entries ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 """How patches come into a registry: verified, whole, once."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,9 +113,6 @@ def test_a_refusal_is_logged_and_registers_nothing(workshop: Workshop, registry:
 
 def test_a_row_that_points_at_another_patch(workshop: Workshop, registry: Registry) -> None:
     """An attacker who can write the tables makes one id stand for another patch's good files."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(workshop.folder / ".rasura" / "registry.db")) as connection:
         for name, sql in connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall():
             del sql

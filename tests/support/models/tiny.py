@@ -17,10 +17,11 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 __all__ = ["TinySpec", "tiny_components", "tiny_model", "tiny_pipeline", "tiny_tokenizer"]
 
@@ -50,9 +51,6 @@ def tiny_model(folder: Path, spec: TinySpec | None = None) -> Path:
 
 def tiny_pipeline(spec: TinySpec | None = None) -> Any:
     """The live `StableDiffusionPipeline` of `spec`, loaded afresh from its folder, on the CPU, in its dtype."""
-    import torch
-    from diffusers import StableDiffusionPipeline
-
     spec = spec or TinySpec()
     dtype: torch.dtype = getattr(torch, spec.dtype)
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -64,8 +62,6 @@ def tiny_pipeline(spec: TinySpec | None = None) -> Any:
 
 def tiny_components(spec: TinySpec | None = None) -> dict[str, Any]:
     """New live modules `unet` and `text_encoder` and the `tokenizer` of `spec`, without the pipeline around them."""
-    import torch
-
     spec = spec or TinySpec()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -78,8 +74,6 @@ def tiny_components(spec: TinySpec | None = None) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def tiny_tokenizer() -> "CLIPTokenizer":
     """A real `CLIPTokenizer` of 535 entries, 77 positions."""
-    from transformers import CLIPTokenizer
-
     folder = workspace() / "vocabulary"
     folder.mkdir(exist_ok=True)
     merges = merges_of(WORDS)
@@ -103,8 +97,6 @@ def workspace() -> Path:
 @functools.lru_cache(maxsize=32)
 def _built(spec: TinySpec) -> Path:
     """The one folder of `spec` that all copies are taken from; nobody writes to it."""
-    import torch
-
     folder = Path(tempfile.mkdtemp(dir=workspace())) / "model"  # mkdtemp's own mode is of no use to other users
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -118,8 +110,6 @@ def _built(spec: TinySpec) -> Path:
 
 
 def _assemble(spec: TinySpec) -> Any:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
     tokenizer = tiny_tokenizer()
     return StableDiffusionPipeline(
         vae=_vae(),
@@ -140,8 +130,6 @@ def _width(spec: TinySpec) -> int:
 
 
 def _unet(spec: TinySpec) -> Any:
-    from diffusers import UNet2DConditionModel
-
     small = spec.size != "medium"
     return UNet2DConditionModel(
         sample_size=16,
@@ -155,8 +143,6 @@ def _unet(spec: TinySpec) -> Any:
 
 
 def _text_encoder(spec: TinySpec, tokenizer: "CLIPTokenizer") -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=_width(spec),
@@ -172,8 +158,6 @@ def _text_encoder(spec: TinySpec, tokenizer: "CLIPTokenizer") -> Any:
 
 
 def _vae() -> Any:
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,

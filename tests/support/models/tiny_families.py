@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
 import torch
+from diffusers import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 __all__ = ["NAMES", "TinyFamily", "dual_attention", "tiny_family", "tiny_pipeline_of"]
 
@@ -69,8 +78,6 @@ def dual_attention() -> nn.Module:
 
 
 def _clip(width: int, *, projected: bool = False) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     return kind(
         CLIPTextConfig(
@@ -89,16 +96,12 @@ def _clip(width: int, *, projected: bool = False) -> nn.Module:
 
 
 def _t5(width: int) -> nn.Module:
-    from transformers import T5Config, T5EncoderModel
-
     return T5EncoderModel(
         T5Config(vocab_size=40, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=4, dropout_rate=0.0)
     )
 
 
 def _unet(width: int, **options: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
     return UNet2DConditionModel(
         sample_size=8,
         layers_per_block=1,
@@ -142,8 +145,6 @@ def _sdxl() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
 
 
 def _sd3(**options: Any) -> Any:
-    from diffusers import SD3Transformer2DModel
-
     return SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -176,8 +177,6 @@ def _sd3_parts() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
 
 
 def _flux() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
-    from diffusers import FluxTransformer2DModel
-
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
@@ -200,8 +199,6 @@ def _flux() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
 
 
 def _pixart() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
-    from diffusers import PixArtTransformer2DModel
-
     transformer = PixArtTransformer2DModel(
         sample_size=8,
         num_layers=2,
@@ -238,8 +235,6 @@ def tiny_pipeline_of(family: TinyFamily) -> tuple[Any, Callable[[], torch.Tensor
 
     There are no tokenizers: the prompt comes as embeddings, `family.inputs`.
     """
-    import diffusers
-
     kind, scheduler = {
         "SDXL": (diffusers.StableDiffusionXLPipeline, diffusers.EulerDiscreteScheduler),
         "SD3": (diffusers.StableDiffusion3Pipeline, diffusers.FlowMatchEulerDiscreteScheduler),
@@ -267,8 +262,6 @@ def tiny_pipeline_of(family: TinyFamily) -> tuple[Any, Callable[[], torch.Tensor
 
 
 def _vae() -> Any:
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,

@@ -15,9 +15,35 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
 import torch
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from support.models.tiny import byte_symbols, workspace
 from support.models.tiny_t5 import t5_tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    Gemma2Config,
+    Gemma2Model,
+    GlmConfig,
+    GlmModel,
+    LlamaConfig,
+    LlamaModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 __all__ = ["NAMES", "byte_pairs", "draw", "open_tiny", "tiny_of"]
 
@@ -30,8 +56,6 @@ def tiny_of(folder: Path, name: str) -> Path:
 
 def open_tiny(folder: Path) -> Any:
     """The live pipeline of a folder, without what decodes pictures."""
-    import diffusers
-
     index = json.loads((folder / "model_index.json").read_text())
     absent: dict[str, Any] = {name: None for name, said in index.items() if said == [None, None]}
     absent |= {"safety_checker": AnswersForNobody()} if "safety_checker" in index else {}
@@ -79,8 +103,6 @@ def _built(name: str) -> Path:
 
 
 def _umt5(width: int) -> Any:
-    from transformers import UMT5Config, UMT5EncoderModel
-
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(t5_tokenizer()), d_model=width, d_kv=16, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0
@@ -89,8 +111,6 @@ def _umt5(width: int) -> Any:
 
 
 def _wan(**more: Any) -> Any:
-    import diffusers
-
     return diffusers.WanPipeline(
         tokenizer=t5_tokenizer(), text_encoder=_umt5(48), vae=None, scheduler=_flow(), transformer=_wan_denoiser(),
         **more,
@@ -98,8 +118,6 @@ def _wan(**more: Any) -> Any:
 
 
 def _wan_denoiser() -> Any:
-    import diffusers
-
     return diffusers.WanTransformer3DModel(
         num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=48, ffn_dim=64,
         num_layers=2, freq_dim=16, rope_max_seq_len=32,
@@ -111,8 +129,6 @@ def _wan22() -> Any:
 
 
 def _t5(width: int) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
     return T5EncoderModel(
         T5Config(
             vocab_size=len(t5_tokenizer()), d_model=width, d_kv=16, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0
@@ -121,14 +137,10 @@ def _t5(width: int) -> Any:
 
 
 def _flow() -> Any:
-    import diffusers
-
     return diffusers.FlowMatchEulerDiscreteScheduler()
 
 
 def _ltx() -> Any:
-    import diffusers
-
     return diffusers.LTXPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_t5(48),
@@ -142,8 +154,6 @@ def _ltx() -> Any:
 
 
 def _auraflow() -> Any:
-    import diffusers
-
     return diffusers.AuraFlowPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_umt5(48),
@@ -157,8 +167,6 @@ def _auraflow() -> Any:
 
 
 def _chroma() -> Any:
-    import diffusers
-
     return diffusers.ChromaPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_t5(48),
@@ -177,8 +185,6 @@ _ONE_TURN: Final = "<|im_start|>{{ messages[0]['content'] }}<|im_end|>"
 
 def byte_pairs(*added: str, template: str = _ONE_TURN, side: str = "right") -> Any:
     """Qwen's kind of tokenizer: bytes, a few words behind a space, and these as tokens of their own."""
-    from transformers import Qwen2Tokenizer
-
     pairs: dict[tuple[str, str], None] = {}
     for word in ("dog", "cat", "photo", "tree", "house", "of", "a"):
         left = "Ġ"
@@ -208,8 +214,6 @@ def _qwen3(tokenizer: Any, width: int, layers: int) -> dict[str, Any]:
 
 
 def _gemma(width: int) -> Any:
-    from transformers import Gemma2Config, Gemma2Model
-
     return Gemma2Model(
         Gemma2Config(
             vocab_size=len(t5_tokenizer()), hidden_size=width, intermediate_size=32, num_hidden_layers=2,
@@ -219,8 +223,6 @@ def _gemma(width: int) -> Any:
 
 
 def _sana() -> Any:
-    import diffusers
-
     return diffusers.SanaPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_gemma(48),
@@ -235,9 +237,6 @@ def _sana() -> Any:
 
 
 def _qwen_image() -> Any:
-    import diffusers
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
     empty = diffusers.QwenImagePipeline(_flow(), None, None, None, None)  # for its template
     before, after = empty.prompt_template_encode.split("{}")
     tokenizer = byte_pairs(*_pieces(before, empty.prompt_template_encode_start_idx), after)
@@ -257,9 +256,6 @@ def _qwen_image() -> Any:
 
 
 def _z_image() -> Any:
-    import diffusers
-    from transformers import Qwen3Config, Qwen3Model
-
     tokenizer = byte_pairs()
     return diffusers.ZImagePipeline(
         tokenizer=tokenizer,
@@ -274,9 +270,6 @@ def _z_image() -> Any:
 
 
 def _klein() -> Any:
-    import diffusers
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     tokenizer = byte_pairs()
     return diffusers.Flux2KleinPipeline(
         tokenizer=tokenizer,
@@ -291,8 +284,6 @@ def _klein() -> Any:
 
 
 def _lumina() -> Any:
-    import diffusers
-
     return diffusers.Lumina2Pipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_gemma(320),
@@ -306,10 +297,6 @@ def _lumina() -> Any:
 
 
 def _flux2() -> Any:
-    import diffusers
-    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
-
     turns = "{% for m in messages %}{% set said = m['content'][0]['text'] %}"
     turns += (
         "{% if m['role'] == 'system' %}[SYS]{{ said }}[/SYS]{% else %}[INST]{{ said }}[/INST]{% endif %}{% endfor %}"
@@ -334,10 +321,6 @@ def _flux2() -> Any:
 
 
 def _cogview4() -> Any:
-    import diffusers
-    from tokenizers.processors import TemplateProcessing
-    from transformers import GlmConfig, GlmModel
-
     tokenizer = byte_pairs("[gMASK]", "<sop>", side="left")
     begun = [(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in ("[gMASK]", "<sop>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("[gMASK] <sop> $A", special_tokens=begun)
@@ -354,10 +337,6 @@ def _cogview4() -> Any:
 
 
 def _hunyuan_video() -> Any:
-    import diffusers
-    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
-    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
-
     before, after = DEFAULT_PROMPT_TEMPLATE["template"].split("{}")
     tokenizer = byte_pairs(*_pieces(before, DEFAULT_PROMPT_TEMPLATE["crop_start"]), after)
     second = byte_pairs()
@@ -393,8 +372,6 @@ class AnswersForNobody:
 
 
 def _cosmos() -> Any:
-    import diffusers
-
     return diffusers.Cosmos2TextToImagePipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=_t5(48),

@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
 import torch
 from support.models.tiny import workspace
 from support.models.tiny_xl import WIDTHS, tiny_clip_encoders, tiny_vae, xl_tokenizers
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 __all__ = ["NAMES", "T5_WIDTH", "t5_tokenizer", "tiny_t5", "tiny_t5_pipeline"]
 
@@ -29,8 +31,6 @@ def tiny_t5(folder: Path, name: str) -> Path:
 
 def tiny_t5_pipeline(folder: Path, name: str) -> Any:
     """The live pipeline of a folder."""
-    import diffusers
-
     pipeline = getattr(diffusers, _CLASSES[name]).from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -39,8 +39,6 @@ def tiny_t5_pipeline(folder: Path, name: str) -> Any:
 @functools.lru_cache(maxsize=1)
 def t5_tokenizer() -> Any:
     """Words and letters; "</s>" ends a text, and nothing begins it."""
-    from transformers import T5Tokenizer
-
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -3.0)]
     pieces += [(f"▁{word}", -2.0) for word in _WORDS]
     pieces += [(letter, -5.0) for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!,"]
@@ -58,8 +56,6 @@ def _built(name: str) -> Path:
 
 
 def _t5() -> Any:
-    from transformers import T5Config, T5EncoderModel
-
     config = T5Config(
         vocab_size=len(t5_tokenizer()),
         d_model=T5_WIDTH,
@@ -74,9 +70,6 @@ def _t5() -> Any:
 
 
 def _sd3() -> Any:
-    import diffusers
-    from transformers import CLIPTextModelWithProjection
-
     first, second = xl_tokenizers()
     one, two = tiny_clip_encoders(CLIPTextModelWithProjection)
     return diffusers.StableDiffusion3Pipeline(
@@ -105,9 +98,6 @@ def _sd3() -> Any:
 
 
 def _flux() -> Any:
-    import diffusers
-    from transformers import CLIPTextModel
-
     one, _ = tiny_clip_encoders(CLIPTextModel)
     return diffusers.FluxPipeline(
         transformer=diffusers.FluxTransformer2DModel(
@@ -131,8 +121,6 @@ def _flux() -> Any:
 
 
 def _pixart() -> Any:
-    import diffusers
-
     return diffusers.PixArtAlphaPipeline(
         transformer=diffusers.PixArtTransformer2DModel(
             sample_size=8,

@@ -10,8 +10,12 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
 import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import safe_open
 from support.models.tiny import WORDS, byte_symbols, merges_of, workspace
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 __all__ = ["WIDTHS", "tiny_clip_encoders", "tiny_vae", "tiny_xl", "tiny_xl_pipeline", "xl_tokenizers"]
 
@@ -27,9 +31,6 @@ def tiny_xl(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
 
 def tiny_xl_pipeline(folder: Path) -> Any:
     """The live `StableDiffusionXLPipeline` of a folder, in the dtype of its files."""
-    from diffusers import StableDiffusionXLPipeline
-    from safetensors import safe_open
-
     with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
         dtype = file.get_tensor(next(iter(file.keys()))).dtype  # it is no mapping
     pipeline = StableDiffusionXLPipeline.from_pretrained(
@@ -42,8 +43,6 @@ def tiny_xl_pipeline(folder: Path) -> Any:
 @functools.lru_cache(maxsize=1)
 def xl_tokenizers() -> tuple[Any, Any]:
     """The first pads with the end of text, the second with "!"."""
-    from transformers import CLIPTokenizer
-
     folder = workspace() / "vocabulary of two"
     folder.mkdir(exist_ok=True)
     merges = [*merges_of(WORDS), ("!", "!</w>")]
@@ -68,9 +67,6 @@ def _built(dtype: torch.dtype) -> Path:
 
 
 def _assemble() -> Any:
-    import diffusers
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
     first, second = xl_tokenizers()
     one, two = tiny_clip_encoders(CLIPTextModel, CLIPTextModelWithProjection)
     return diffusers.StableDiffusionXLPipeline(
@@ -93,8 +89,6 @@ def tiny_clip_encoders(first: Any, second: Any = None) -> tuple[Any, Any]:
 
 
 def _config(tokenizer: Any, width: int) -> Any:
-    from transformers import CLIPTextConfig
-
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -110,8 +104,6 @@ def _config(tokenizer: Any, width: int) -> Any:
 
 
 def _unet() -> Any:
-    from diffusers import UNet2DConditionModel
-
     return UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,
@@ -130,8 +122,6 @@ def _unet() -> Any:
 
 def tiny_vae() -> Any:
     """A decoder of small pictures."""
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,

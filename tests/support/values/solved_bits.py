@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from support.full import FULL
@@ -21,7 +21,6 @@ from support.values.closed_form import Setting
 from support.values.factories import TinyBase, World, tiny_request
 
 from rasura.patches.algebra.one_thread import use_one_thread
-from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.closed_form.rece import Rece
@@ -32,6 +31,9 @@ from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.solve import build_patches
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.protected_subspace import Moment
 
 OUTS = (320,) * 10 + (640,) * 10 + (1280,) * 12
 WIDE = World(width=768, retained=200, rule=RankRule("relative", 1e-4), outs=OUTS if FULL else OUTS[::4], seed=3)

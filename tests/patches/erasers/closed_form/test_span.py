@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -26,11 +27,13 @@ from rasura.patches.erasers.closed_form.span.rounds import Limits, compute_left,
 from rasura.patches.erasers.closed_form.span.search import Probe, find_embeddings
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.errors import ConceptError, ErasureRefusedError, InputError
-from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.vocabulary import list_words, pick_evenly
 from rasura.patches.solving.from_manifest import request_of
 from rasura.patches.solving.solve import build_patches
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch import Patch
 
 WORLD = World(width=96, retained=12, outs=(40, 40, 64))
 WEIGHTS = {name: weight.double() for name, weight in WORLD.weights.items()}

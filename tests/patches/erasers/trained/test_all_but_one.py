@@ -38,6 +38,7 @@ from rasura.patches.erasers.trained.all_but_one_loss import (
     viewed,
 )
 from rasura.patches.erasers.trained.sepme import SepMe
+from rasura.patches.erasers.trained.training_loop import derive_seed
 from rasura.patches.erasers.trained.training_samples import Scenes, partway, scenes
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.member import Member
@@ -204,7 +205,6 @@ def test_what_a_picture_side_patch_lets_go_is_measured(pictured: Patch) -> None:
     own, asking = denoiser(), problem(request)
     method = request.eraser
     assert isinstance(method, AllButOne)
-    from rasura.patches.erasers.trained.training_loop import derive_seed
 
     judged = all_but_one._views(method, asking, own, 0, seed=derive_seed(0, "judged"), count=all_but_one.JUDGED)
     null = base().encoder.encode_all([""]).expand(all_but_one.JUDGED, -1, -1)

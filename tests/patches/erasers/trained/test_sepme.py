@@ -55,6 +55,7 @@ from rasura.patches.erasers.trained.sepme_loss import (
     objective,
     weights,
 )
+from rasura.patches.erasers.trained.training_loop import derive_seed
 from rasura.patches.erasers.trained.training_samples import drawn, responses, scenes, trace_branches
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.format.manifest_parts import TEXT
@@ -85,8 +86,6 @@ def test_before_training_a_concepts_correlation_is_its_mean_square() -> None:
 
 
 def derive(concept: str) -> int:
-    from rasura.patches.erasers.trained.training_loop import derive_seed
-
     return derive_seed(7, concept)
 
 
@@ -113,7 +112,6 @@ def test_weights_of_concepts_carry_no_gradient() -> None:
     spread(lessons)
     found = objective(denoiser(), lessons, batch=2, lam=0.0, seed=3)
     found.total.backward()  # type: ignore[no-untyped-call]
-    from rasura.patches.erasers.trained.training_loop import derive_seed
 
     alone = [
         left(denoiser(), one, join_columns(lessons), batch=2, seed=derive_seed(3, one.scene.concept)) for one in lessons

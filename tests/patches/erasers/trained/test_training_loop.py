@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.models.trainable import bits, patches, quick, request, silent, untouched
+from support.models.trainable import base, bits, patches, quick, request, silent, untouched
 from support.registries.workshop import start
 
 from rasura.patches.erasers.trained.all_but_one import AllButOne
@@ -27,6 +27,8 @@ from rasura.patches.erasers.trained.training_loop import (
     train,
 )
 from rasura.patches.errors import HostWriteError, NotFiniteError
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.solving.solve import build_patches
 
 RUN = run_digest({"method": "test"}, {})
 
@@ -327,11 +329,6 @@ def test_a_process_that_is_killed_goes_on_to_the_same_patch(tmp_path: Path) -> N
 @pytest.mark.gpu
 @BOTH
 def test_on_a_gpu_the_same_seed_gives_the_same_bits(method: type[SepMe | AllButOne]) -> None:
-    from support.models.trainable import base
-
-    from rasura.patches.models.denoiser import Denoiser
-    from rasura.patches.solving.solve import build_patches
-
     own, asked = base(), request(quick(method, steps="12"))
     frozen = Denoiser.load(own.host, own.host.folder, "cuda")
     made = [

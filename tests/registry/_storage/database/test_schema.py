@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from support.registries.registry_fixtures import (
     EPOCH,
     Clock,
@@ -38,6 +40,7 @@ from rasura.patches.errors import (
 )
 from rasura.registry._storage.database import schema
 from rasura.registry._storage.database.database import journal_mode
+from rasura.registry._storage.database.tables import RetainSetRow
 from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, Registry
@@ -81,9 +84,6 @@ def test_the_pins_are_those_of_the_migrations(registry: Registry) -> None:
 
 
 def test_the_head_is_the_newest_migration() -> None:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
     config = Config()
     config.set_main_option("script_location", "rasura:migrations")
     assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
@@ -396,8 +396,6 @@ def test_wal_only_where_it_does_not_lose_data(version: tuple[int, ...], mode: st
 
 
 def test_a_reader_cannot_write(registry: Registry) -> None:
-    from rasura.registry._storage.database.tables import RetainSetRow
-
     def write() -> None:
         with registry.reading() as session:
             session.add(RetainSetRow(digest="a" * 64, name="x", count=1))

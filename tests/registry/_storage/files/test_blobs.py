@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -104,9 +106,6 @@ def test_a_blob_over_the_limit_is_not_read(blobs: BlobStore) -> None:
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     """`/dev/full` cannot hold a folder, so a size limit of the process plays the full disk."""
-    import subprocess
-    import sys
-
     program = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,7 +248,6 @@ def test_a_log_that_was_rewritten_is_not_taken_out(full: Place) -> None:
     """Neither whole nor in part: what leaves is what was signed, or nothing."""
     if full.url is not None:
         pytest.skip("one database is enough")
-    import sqlite3
 
     with full.open() as registry:
         body = read_entry(registry, 3)[1]

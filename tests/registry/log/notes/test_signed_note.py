@@ -1,7 +1,7 @@
 """C2SP signed notes and checkpoints: other people's vectors, one of ours, and every malformed note."""
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,8 +195,6 @@ def test_points_that_accept_forgeries_are_no_keys(point: int) -> None:
 
 def test_the_identity_would_have_accepted_a_forgery() -> None:
     """Why those points are refused: the library underneath takes a signature over anything."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     identity = (1).to_bytes(32, "little")
     Ed25519PublicKey.from_public_bytes(identity).verify(identity + bytes(32), b"any message at all")
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,6 @@ def test_the_order_respects_what_patches_require(workshop: Workshop, registry: R
     """A stack whose oldest patch requires its newest, which only a clock that was set back can make."""
     needs = {workshop.dog: (workshop.photo,), workshop.photo: (workshop.van_gogh,)}
     real = bisect.manifest_of  # type: ignore[attr-defined]
-    from dataclasses import replace
 
     monkeypatch.setattr(bisect, "manifest_of", lambda r, p: replace(real(r, p), requires=needs.get(p, ())))
     order = [p for p, _ in bisect._ordered(registry, registry.stack("brand"))]
@@ -295,7 +295,6 @@ def state(count: int, good: int = 0, bad: int | None = None, **rest: Any) -> Bis
 @given(st.integers(1, 300), st.data())
 def test_halving_finds_any_turn_in_log_steps(count: int, data: st.DataObject) -> None:
     turn = data.draw(st.integers(1, count))  # the first so many are bad
-    from dataclasses import replace
 
     found, steps = state(count), 0
     while (tried := found.next()) is not None:
@@ -308,7 +307,6 @@ def test_halving_finds_any_turn_in_log_steps(count: int, data: st.DataObject) ->
 @given(st.integers(1, 40), st.sets(st.integers(1, 40)), st.data())
 def test_halving_with_skips_ends_and_keeps_the_culprit(count: int, skips: set[int], data: st.DataObject) -> None:
     turn = data.draw(st.integers(1, count))
-    from dataclasses import replace
 
     found = state(count)
     for _ in range(count + 1):
