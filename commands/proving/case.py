@@ -12,8 +12,8 @@ from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, fields, line, many, table
 from rasura.commands.proving.case_views import (
     TIME,
+    encode_case,
     encode_keeping,
-    encode_record,
     encode_standing,
     format_clock,
     format_keeping,
@@ -68,7 +68,7 @@ def open_(
             retention=retention,
         )
     due = "no deadline" if record.due_at is None else f"due {record.due_at:{TIME}} UTC"
-    return Result(encode_record(record), lambda: line(f"opened case {number}: {due}"), changed=True)
+    return Result(encode_case(record), lambda: line(f"opened case {number}: {due}"), changed=True)
 
 
 @command(case, "list")
@@ -167,7 +167,7 @@ def close(case_id: str, order: Order) -> Result:
 
     with order.open() as registry:
         record = close_case(registry, case_id, order.actor)
-    return Result(encode_record(record), lambda: line(f"closed case {case_id}"), changed=True)
+    return Result(encode_case(record), lambda: line(f"closed case {case_id}"), changed=True)
 
 
 @command(case, "reopen", mutating=True)
@@ -178,7 +178,7 @@ def reopen(case_id: str, order: Order) -> Result:
 
     with order.open() as registry:
         record = reopen_case(registry, case_id, order.actor)
-    return Result(encode_record(record), lambda: line(f"case {case_id} is open again"), changed=True)
+    return Result(encode_case(record), lambda: line(f"case {case_id} is open again"), changed=True)
 
 
 @command(case, "hold", mutating=True)
@@ -212,14 +212,14 @@ def forget(case_id: str, output: Path | None, order: Order, *, dry_run: bool) ->
             record = foresee_forgetting(registry, case_id)
             items = [] if record.forgotten_at is not None else sorted(record.commitments)
             said = f"would delete of case {case_id}: {', '.join(items) or 'nothing, because it holds nothing'}"
-            return Result({**encode_record(record), "would_delete": items}, lambda: line(said))
+            return Result({**encode_case(record), "would_delete": items}, lambda: line(said))
         found = forget_case(registry, case_id, order.actor)
         if output is not None:
             write_lines(output, [prove_entry(registry, found.index)])
     log = found.log
     what = ", ".join(found.items) or "nothing, because it held nothing"
     data = {
-        **encode_record(found.record),
+        **encode_case(found.record),
         "deleted": list(found.items),
         "entry": found.index,
         "size": log.size,
@@ -242,4 +242,4 @@ def _hold(case_id: str, order: Order, *, held: bool) -> Result:
     with order.open() as registry:
         record, changed = hold_case(registry, case_id, order.actor, held=held)
     said = f"case {case_id} is under a legal hold" if held else f"no legal hold is on case {case_id}"
-    return Result(encode_record(record), lambda: line(said), changed=changed)
+    return Result(encode_case(record), lambda: line(said), changed=changed)

@@ -49,7 +49,7 @@ def encode_keeping(keeping: "CaseRetention") -> dict[str, Any]:
     return {"retention": None if keeping.rule is None else keeping.rule.name, **said}
 
 
-def encode_record(record: "CaseRecord") -> dict[str, Any]:
+def encode_case(record: "CaseRecord") -> dict[str, Any]:
     """A case as the registry has it, for machines."""
     times = ("received_at", "due_at", "opened_at", "closed_at", "forgotten_at")
     said = {name: getattr(record, name) for name in times}
@@ -64,7 +64,7 @@ def encode_record(record: "CaseRecord") -> dict[str, Any]:
 def encode_standing(found: "CaseStanding") -> dict[str, Any]:
     """A case and how its clock stands, for machines."""
     return {
-        **encode_record(found.record),
+        **encode_case(found.record),
         "state": found.state,
         "late": found.late,
         "seconds_left": None if found.left is None else int(found.left.total_seconds()),

@@ -20,7 +20,7 @@ from rasura.evaluation.evidence_report.kept_pictures import inline_picture
 from rasura.evaluation.evidence_report.page_measured import write_kept, write_measured, write_pictures
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.page_verify import write_verify
-from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, find_force, format_span, name_approvals
+from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, find_force, name_approvals, say_span
 from rasura.evaluation.evidence_report.signed_report import END, START
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _short_case(document: Any) -> Iterator[str]:
     if case["acted"] is None:
         yield '<span class="bad">Nothing has come into force so far.</span>'
         return
-    after = format_span(timedelta(seconds=case["seconds"]))
+    after = say_span(timedelta(seconds=case["seconds"]))
     due = case["due_at"]
     said = (
         ""

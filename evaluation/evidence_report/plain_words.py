@@ -15,8 +15,8 @@ __all__ = [
     "WORDS",
     "describe_entry",
     "find_force",
-    "format_span",
     "name_approvals",
+    "say_span",
 ]
 
 GROUPS: Final = {
@@ -133,7 +133,7 @@ def describe_entry(entry: EntryRecord, concepts: str, place: str) -> str:
     return said[:1].upper() + said[1:]
 
 
-def format_span(span: timedelta) -> str:
+def say_span(span: timedelta) -> str:
     """A span of time as people say it."""
     minutes = int(span.total_seconds()) // 60
     hours, days = minutes // 60, minutes // 1440

@@ -20,7 +20,9 @@ def structure(stack: Sequence[Member], *, separable: bool = False) -> Iterator[R
     """What makes a set of patches no stack at all, whatever they do."""
     ids = [member.patch_id for member in stack]
     for patch_id in sorted(i for i, times in Counter(ids).items() if times > 1):
-        yield Reason(f"patch {patch_id[:SHORT]} stands twice in the stack", f"rasura patch check {short(set(ids))}")
+        yield Reason(
+            f"patch {patch_id[:SHORT]} stands twice in the stack", f"rasura patch check {join_short(set(ids))}"
+        )
     yield from _missing(stack, set(ids))
     yield from _versions(stack)
     yield from _one_base(stack)
@@ -49,9 +51,9 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             return Reason(text, suggest_erase(concepts.values()))
         case CheckName.CAPACITY:
             text = f"the stack takes {number} of the text embedding's dimensions"
-            return Reason(text, f"rasura patch join {short(members)}")
+            return Reason(text, f"rasura patch join {join_short(members)}")
         case CheckName.BOUND:
-            weaker = f"rasura patch apply {short(members)} --model MODEL --strength 0.5"
+            weaker = f"rasura patch apply {join_short(members)} --model MODEL --strength 0.5"
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
         case CheckName.SITE | CheckName.MOVED_OWN | CheckName.MOVED_PAIR | CheckName.MOVED_STACK:
             raise AssertionError(relation.check)  # `explain_encoder_effect` tells of these
@@ -106,7 +108,7 @@ def suggest_erase(concepts: Iterable[str]) -> str:
     return f"rasura erase --base MODEL {named} --retain FILE"
 
 
-def short(ids: Iterable[PatchId]) -> str:
+def join_short(ids: Iterable[PatchId]) -> str:
     """Abbreviated ids, sorted."""
     return " ".join(sorted(i[:SHORT] for i in ids))
 
@@ -117,7 +119,7 @@ def _resolving(relation: Relation, relations: Relations) -> str:
     if not proves(relations.stack[p].patch):
         return suggest_erase([one.concept.text, other.concept.text])
     if proves(relations.stack[q].patch) and relations.share(q, p) > relations.policy.pair:
-        return f"rasura patch rebase {short([relation.patch, relation.other])}"
+        return f"rasura patch rebase {join_short([relation.patch, relation.other])}"
     return suggest_rebase(relation.patch, [relation.other])
 
 

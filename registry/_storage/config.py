@@ -23,7 +23,7 @@ from typing import Final, Self
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError, NotFoundError
 from rasura.registry._storage.database.lookup import suggest
-from rasura.registry._storage.files.durable_files import read_regular
+from rasura.registry._storage.files.durable_files import read_own_file
 
 __all__ = ["CONFIG", "Config"]
 
@@ -53,7 +53,7 @@ class Config:
         """
         path = folder / CONFIG
         try:
-            data = read_regular(path, limit=_MAX_BYTES, what=CONFIG)
+            data = read_own_file(path, limit=_MAX_BYTES, what=CONFIG)
         except NotFoundError:
             return cls()
         try:

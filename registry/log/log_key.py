@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
 from rasura.registry._storage.files.durable_files import (
     make_folder,
-    read_regular,
+    read_own_file,
     sync_folder,
     translated,
     write_atomic,
@@ -198,7 +198,7 @@ class LogKey:
             AuditError: the file is missing or does not parse; without it a cut log would go unnoticed.
         """
         try:
-            data = read_regular(self.folder / "last_signed", limit=_LIMIT, what="memory of the audit log")
+            data = read_own_file(self.folder / "last_signed", limit=_LIMIT, what="memory of the audit log")
         except NotFoundError as error:
             raise AuditError(error.message, hint="restore keys/last_signed from a backup") from None
         lines = data.decode("utf-8", "replace").split("\n\n")
@@ -226,7 +226,7 @@ class LogKey:
 
         path = self.folder / file
         try:
-            key = load_pem_private_key(read_regular(path, limit=_LIMIT, what="key of the audit log"), password=None)
+            key = load_pem_private_key(read_own_file(path, limit=_LIMIT, what="key of the audit log"), password=None)
         except NotFoundError as error:
             raise RegistryError(f"{error.message}; without it this registry can only be read") from None
         except (ValueError, TypeError):

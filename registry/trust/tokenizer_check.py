@@ -20,7 +20,7 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.families import encoders_of, find_family
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
-from rasura.registry._storage.files.durable_files import read_regular, write_atomic
+from rasura.registry._storage.files.durable_files import read_own_file, write_atomic
 from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _known(registry: Registry) -> dict[str, str]:
     path = registry.keys_folder / _MEMORY
     if not path.exists():
         return {}
-    lines = read_regular(path, limit=_LIMIT, what=str(path)).decode("ascii", "replace").splitlines()
+    lines = read_own_file(path, limit=_LIMIT, what=str(path)).decode("ascii", "replace").splitlines()
     return {raw: found for raw, _, found in (line.partition(" ") for line in lines)}
 
 

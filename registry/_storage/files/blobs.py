@@ -15,7 +15,7 @@ from typing import Final
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.files.durable_files import make_folder, read_regular, sync_folder, temporary, translated
+from rasura.registry._storage.files.durable_files import make_folder, read_own_file, sync_folder, temporary, translated
 from rasura.registry._storage.records.validation import check_digest
 
 __all__ = ["MAX_BLOB_BYTES", "BlobInfo", "BlobStore"]
@@ -97,7 +97,7 @@ class BlobStore:
         """
         path = self.path(digest)
         try:
-            data = read_regular(path, limit=limit, what=f"blob {digest[:12]}")
+            data = read_own_file(path, limit=limit, what=f"blob {digest[:12]}")
         except NotFoundError as error:
             raise NotFoundError(error.message, hint="rasura pull", **error.details) from None
         got = sha256(data)

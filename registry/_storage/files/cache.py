@@ -14,7 +14,7 @@ from typing import Final
 
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import Digest
-from rasura.registry._storage.files.durable_files import make_folder, read_regular, temporary
+from rasura.registry._storage.files.durable_files import make_folder, read_own_file, temporary
 
 __all__ = ["Cache"]
 
@@ -33,7 +33,7 @@ class Cache:
         """What was kept under this key, or None; reading it counts as use."""
         path = self._path(key)
         try:
-            data = read_regular(path, limit=_MAX_BYTES, what="cache")
+            data = read_own_file(path, limit=_MAX_BYTES, what="cache")
         except RasuraError:
             return None
         body = memoryview(data)[_HEAD:]

@@ -10,7 +10,7 @@ from pathlib import Path
 from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches.errors import NotFoundError, RegistryError
 
-__all__ = ["make_folder", "read_regular", "sync_folder", "temporary", "translated", "write_atomic"]
+__all__ = ["make_folder", "read_own_file", "sync_folder", "temporary", "translated", "write_atomic"]
 
 _PRIVATE_FOLDER = 0o700
 
@@ -62,7 +62,7 @@ def make_folder(path: Path, *, private: bool = False) -> None:
         path.mkdir(mode=_PRIVATE_FOLDER if private else 0o777, parents=True, exist_ok=True)
 
 
-def read_regular(path: Path, *, limit: int, what: str) -> bytes:
+def read_own_file(path: Path, *, limit: int, what: str) -> bytes:
     """All bytes of a regular file, never through a symbolic link; a FIFO or a device does not block.
 
     Raises:

@@ -25,7 +25,7 @@ from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._storage.files.durable_files import (
     make_folder,
-    read_regular,
+    read_own_file,
     sync_folder,
     translated,
     write_atomic,
@@ -102,7 +102,7 @@ class Vault:
             said = "was deleted" if committed else "was never kept"
             raise NotFoundError(f"case {record.case_id}: its {name} {said}", hint=f"rasura case show {record.case_id}")
         what = f"{name} of case {record.case_id}"
-        data = read_regular(self.path(record.case_id) / name, limit=MAX_ITEM_BYTES, what=what)
+        data = read_own_file(self.path(record.case_id) / name, limit=MAX_ITEM_BYTES, what=what)
         if not hmac.compare_digest(commit(self._key(record.case_id), name, data), committed):
             raise DigestMismatchError(
                 f"{what}: expected the bytes that the log's commitment is to, got others",
@@ -136,7 +136,7 @@ class Vault:
                 sync_folder(self.folder)
 
     def _key(self, case_id: str) -> bytes:
-        key = read_regular(self.path(case_id) / _KEY, limit=_KEY_BYTES, what=f"key of case {case_id}")
+        key = read_own_file(self.path(case_id) / _KEY, limit=_KEY_BYTES, what=f"key of case {case_id}")
         if len(key) != _KEY_BYTES:
             raise DigestMismatchError(f"key of case {case_id}: expected {_KEY_BYTES} bytes, got {len(key)}")
         return key

@@ -20,7 +20,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.files.durable_files import read_regular, sync_folder, translated, write_atomic
+from rasura.registry._storage.files.durable_files import read_own_file, sync_folder, translated, write_atomic
 from rasura.registry._storage.records.validation import MAX_SIXTEENTHS, check_stack, check_text
 from rasura.registry.registry import Registry
 
@@ -114,7 +114,7 @@ def load_bisection(registry: Registry) -> Bisection:
         FormatError: the file breaks its format.
     """
     try:
-        return Bisection.from_bytes(read_regular(_path(registry), limit=MAX_BYTES, what=_WHAT))
+        return Bisection.from_bytes(read_own_file(_path(registry), limit=MAX_BYTES, what=_WHAT))
     except NotFoundError:
         raise NotFoundError("no bisection is going on", hint=_HINT) from None
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
 from rasura.patches.format.signatures.signing_key import PublicKey
-from rasura.registry._storage.files.durable_files import read_regular
+from rasura.registry._storage.files.durable_files import read_own_file
 
 __all__ = ["SCHEMES", "RemoteKey", "check_uri", "import_public", "read_uri"]
 
@@ -132,7 +132,7 @@ def read_uri(path: Path) -> str:
         FormatError: it holds no URI.
     """
     try:
-        uri = read_regular(path, limit=_LONGEST + 1, what=path.name).decode().removesuffix("\n")
+        uri = read_own_file(path, limit=_LONGEST + 1, what=path.name).decode().removesuffix("\n")
         check_uri(path.name.partition(".")[0], uri)
     except (UnicodeDecodeError, InputError):
         raise FormatError(f"{path}: expected the URI of a key", hint="rasura key list", path=str(path)) from None

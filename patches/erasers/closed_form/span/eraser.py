@@ -44,10 +44,10 @@ from rasura.patches.erasers.closed_form.span.search import (
     Probe,
     Words,
     find_names,
-    find_worst,
     gather_contexts,
     gather_words,
     measure_left,
+    measure_worst,
 )
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
@@ -135,7 +135,7 @@ class Span:
             run = run_rounds(room, columns, contexts, self._limits)
             problem.progress("cutting to the rank", i, len(spoken))
             made, facts = self._finish(weights, room, run, contexts)
-            facts["collateral_worst"] = f"{find_worst(made, weights, words):.3e}"
+            facts["collateral_worst"] = f"{measure_worst(made, weights, words):.3e}"
             found.append(Erasure(made, share, int(project.guard.shape[0]), facts=facts))
         return tuple(found)
 

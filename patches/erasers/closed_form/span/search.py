@@ -32,10 +32,10 @@ __all__ = [
     "Words",
     "find_embeddings",
     "find_names",
-    "find_worst",
     "gather_contexts",
     "gather_words",
     "measure_left",
+    "measure_worst",
 ]
 
 _AROUND: Final = ("a {{}} {word}", "{word} {{}}")
@@ -96,7 +96,9 @@ def gather_words(problem: Problem, words: Sequence[str], templates: Sequence[str
     return Words(found, tuple(each), tuple(names))
 
 
-def find_worst(made: Mapping[ParamName, Increment], weights: Mapping[ParamName, torch.Tensor], words: Words) -> float:
+def measure_worst(
+    made: Mapping[ParamName, Increment], weights: Mapping[ParamName, torch.Tensor], words: Words
+) -> float:
     """‖ΔW x‖/‖W x‖ of the word that increments disturb the most; 0 where there are no words."""
     moved, present = torch.zeros(len(words.each)), torch.zeros(len(words.each))
     for name, increment in made.items():
