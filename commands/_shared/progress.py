@@ -8,7 +8,7 @@ from typing import Any
 
 from rasura.commands._shared.output import clean, complain
 
-__all__ = ["progress"]
+__all__ = ["progress", "show_step"]
 
 
 @contextmanager
@@ -33,6 +33,15 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[name], completed=done, total=total, description=shown)
 
         yield update
+
+
+@contextmanager
+def show_step(stage: str) -> Iterator[None]:
+    """The same for work that is one step, whose length nobody knows."""
+    with progress() as tell:
+        tell(stage, 0, 1)
+        yield
+        tell(stage, 1, 1)
 
 
 class _Lines:

@@ -9,7 +9,7 @@ import click
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches
 from rasura.commands._shared.output import Result, line, many, short
-from rasura.commands._shared.progress import progress
+from rasura.commands._shared.progress import progress, show_step
 from rasura.commands._shared.views import format_place, format_removal
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
@@ -118,8 +118,7 @@ def switch(
             obstacles.refuse()
         assert goal is not None
         expected = None if out else _agreed(registry, model, goal.patches, yes=yes or dry_run)
-        with progress() as tell:
-            tell("switching", 0, 1)
+        with show_step("switching"):
             receipt = operations.switch_folder(
                 registry,
                 model,
@@ -130,7 +129,6 @@ def switch(
                 expected=expected,
                 dry_run=dry_run,
             )
-            tell("switching", 1, 1)
     has = "would have" if dry_run else "has"
     return receipt_result(receipt, f"{receipt.location} {has} {goal.source}: {counted(receipt)}", dry_run=dry_run)
 
@@ -168,8 +166,7 @@ def revert(
         there = () if everything else applied_of(find_record(registry, CheckpointHost.open(model)))
         found = None if everything else [registry.resolve_patch(i, among=there) for i in ids]
         expected = _agreed(registry, model, Stack(), yes=yes or dry_run, force=force) if everything else None
-        with progress() as tell:
-            tell("reverting", 0, 1)
+        with show_step("reverting"):
             receipt = operations.revert(
                 registry,
                 CheckpointHost.open(model),
@@ -179,7 +176,6 @@ def revert(
                 expected=expected,
                 dry_run=dry_run,
             )
-            tell("reverting", 1, 1)
         names = {p: ", ".join(registry.patch(p).concepts) for r in receipt.crossing for p in (r.patch, r.other)}
     said = "everything" if found is None else str(len(found))
     notices = [format_removal(relation, names) for relation in receipt.crossing]

@@ -8,7 +8,7 @@ import click
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command
 from rasura.commands._shared.output import Result, line, short
-from rasura.commands._shared.progress import progress
+from rasura.commands._shared.progress import show_step
 from rasura.commands._shared.views import encode_difference, format_place, list_differences, name_concepts
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ def undo(
         place = format_place(planned.place)
         if not dry_run:
             ask_unerasing(planned.losses, place, yes=yes)
-        with progress() as tell:
-            tell("undoing", 0, 1)
+        with show_step("undoing"):
             done = carry_out(registry, planned, order.actor, dry_run=dry_run)
-            tell("undoing", 1, 1)
     return Result(
         _data(planned, done, dry_run=dry_run),
         lambda: _print(planned, done, rows, place, dry_run=dry_run),

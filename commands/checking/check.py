@@ -71,11 +71,17 @@ def check(
         checked = judge_registered(registry, staying, policy, leaving=out, progress=tell)
         names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in (*staying, *out)}
         certified = _certify(registry, checked, tell) if certify else None
-    details = _details(checked, layers=layers, angles=angles)
+    details: dict[str, Any] = {}
+    if layers or angles:
+        from rasura.commands.checking.check_pairs import list_pairs  # needs torch; checking does not
+
+        details = list_pairs(checked, layers=layers, angles=angles)
     if certified:
         details["certified"] = encode_certified(certified)
     if plot is not None:
-        _draw(checked, plot)
+        from rasura.commands.checking.check_pairs import draw_pairs  # as above
+
+        draw_pairs(checked, plot)
     return _result(checked, names, details, certified, everything=everything, plot=plot)
 
 
@@ -100,41 +106,6 @@ def _certify(registry: Registry, checked: Judged, tell: Progress) -> Certified:
     from rasura.registry.erase.certify import certify_patches  # needs torch; checking does not
 
     return certify_patches(registry, checked.stack, progress=tell)
-
-
-def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
-    """What was asked for beyond the verdict, pair by pair."""
-    found: dict[str, Any] = {}
-    if not layers and not angles:
-        return found
-    # These need torch; checking does not.
-    from rasura.patches.checks.kernels.footprint import Footprint
-    from rasura.patches.checks.kernels.interference import compute_angles as cosines
-    from rasura.patches.checks.kernels.interference import group_by_parameter
-
-    pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
-    if layers:
-        shares = ((p, q, group_by_parameter(p.patch, q.patch)) for p, q in pairs)
-        found["layers"] = [{"patch": p.patch_id, "other": q.patch_id, "parameters": s} for p, q, s in shares if s]
-    if angles:
-        prints = {member.patch_id: Footprint.of(member.patch) for member in checked.stack}
-        once = [(p, q) for p, q in pairs if p.patch_id < q.patch_id]
-        spectra = ((p, q, cosines(prints[p.patch_id], prints[q.patch_id])) for p, q in once)
-        found["angles"] = [{"patch": p.patch_id, "other": q.patch_id, "cosines": c} for p, q, c in spectra if c]
-    return found
-
-
-def _draw(checked: Judged, path: Path) -> None:
-    from rasura.evaluation.plots.figure import InterferenceData, draw_interference
-    from rasura.patches.checks.kernels.footprint import Footprint
-    from rasura.patches.checks.kernels.interference import Interference, compute_cosines
-
-    prints = [Footprint.of(member.patch) for member in checked.stack]
-    matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
-    names = tuple(member.patch.manifest.concept.text for member in checked.stack)
-    limit = next((r.limit for r in checked.verdict.relations if r.check == "pair"), math.inf)
-    data = InterferenceData(names, matrix.numpy(), limit, checked.capacity, compute_cosines(prints).numpy())
-    draw_interference(data, path)
 
 
 def _result(
