@@ -97,6 +97,10 @@ def _adoption(
     retain_column: str | None,
     held_out: Path | None,
     take: str,
+    leave_out: bool,
+    scale: float | None,
+    energy: float | None,
+    rank: int | None,
     template_file: Path | None,
     templates: tuple[str, ...],
     truncate: bool,
@@ -104,7 +108,7 @@ def _adoption(
 ) -> "Adoption":
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
-    from rasura.registry.erase.adopt import Adoption
+    from rasura.registry.erase.adopt import Adoption, Portion
 
     own = load_texts(template_file, TEMPLATES) if template_file else ()
     return Adoption(
@@ -112,7 +116,7 @@ def _adoption(
         Target(concept, anchor, own),
         load_retain_set(retain, retain_column, truncate=truncate) if retain else None,
         method,
-        whole=take == "whole",
+        Portion(take == "whole", leave_out, scale, energy, rank),
         templates=templates,
         held_out=load_held_out(held_out, truncate=truncate) if held_out else (),
         **others,

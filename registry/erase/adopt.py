@@ -36,9 +36,28 @@ from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_n
 from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
-__all__ = ["Adoption", "Foundling", "adopt"]
+__all__ = ["Adoption", "Foundling", "Portion", "adopt"]
 
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How much of somebody else's ΔW is taken.
+
+    Attributes:
+        whole: all of it, promising nothing, instead of its separable part.
+        leave_out: adopt without the changes that the patch cannot hold, instead of refusing.
+        scale: it is multiplied by this; None: 1, where the file says how its factors are scaled.
+        energy: share of each layer's ‖ΔW‖² to carry; None: the eraser's.
+        rank: most detectors; None: the eraser's.
+    """
+
+    whole: bool = False
+    leave_out: bool = False
+    scale: float | None = None
+    energy: float | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +69,7 @@ class Adoption:
         target: the concept that it erases, and what that becomes.
         retain: what is to be kept; None protects the null prompt alone.
         made_by: one of `rasura.patches.erasers.adopted.MAKERS`.
-        whole: take all of ΔW, promising nothing, instead of its separable part.
-        leave_out: adopt without the changes that the patch cannot hold, instead of refusing.
-        scale: ΔW is multiplied by this; None: 1, where the file says how its factors are scaled.
-        energy: share of each layer's ‖ΔW‖² to carry; None: the eraser's.
-        rank: most detectors; None: the eraser's.
+        portion: how much of the change is taken.
         tokens: which tokens stand for the concept; None: the eraser's.
         templates: prompts with one `{}`; empty: generic ones.
         rank_rule: cut of the retained spectrum; None: the eraser's.
@@ -66,11 +81,7 @@ class Adoption:
     target: Target
     retain: RetainSet | None = None
     made_by: str = "other"
-    whole: bool = False
-    leave_out: bool = False
-    scale: float | None = None
-    energy: float | None = None
-    rank: int | None = None
+    portion: Portion = Portion()
     tokens: str | None = None
     templates: tuple[str, ...] = ()
     rank_rule: str | None = None
@@ -178,20 +189,20 @@ def _opened(
 @use_one_thread()
 def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Adopted, tuple[Size, ...]]:
     """Everything that the file changes, as the eraser that it becomes."""
-    foreign = open_foreign(adoption.source, opened.host.parameters())
-    if not foreign.scaled and adoption.scale is None:
+    foreign, portion = open_foreign(adoption.source, opened.host.parameters()), adoption.portion
+    if not foreign.scaled and portion.scale is None:
         raise InputError(
             f"{foreign.what}: its factors are scaled by what adapter_config.json says, which is not beside it: "
             "expected that file, or the scale lora_alpha / r",
             hint="rasura adopt FILE --base MODEL --concept TEXT --scale 1",
         )
-    chosen: dict[str, float | int] = {} if adoption.energy is None else {"energy": adoption.energy}
-    chosen |= {} if adoption.rank is None else {"rank_limit": adoption.rank}
+    chosen: dict[str, float | int] = {} if portion.energy is None else {"energy": portion.energy}
+    chosen |= {} if portion.rank is None else {"rank_limit": portion.rank}
     how = Adopted(
         adoption.made_by,
         foreign.form,
-        take=WHOLE if adoption.whole else SEPARABLE,
-        scale=1.0 if adoption.scale is None else adoption.scale,
+        take=WHOLE if portion.whole else SEPARABLE,
+        scale=1.0 if portion.scale is None else portion.scale,
         **chosen,  # type: ignore[arg-type]  # its choices of numbers
     )
     text: dict[ParamName, torch.Tensor] = {}
@@ -203,9 +214,9 @@ def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Ado
         digests.append(f"{change.size.name} {digest_tensor(change.delta)}\n")
         if change.size.kind == TEXT:
             text[change.size.name] = change.delta
-        elif change.size.kind == PICTURE and adoption.whole:
+        elif change.size.kind == PICTURE and portion.whole:
             picture[change.size.name] = reduce_alone(change.delta, how.energy, how.rank_limit)
-    refuse_other(sizes, picture=adoption.whole, leave_out=adoption.leave_out, what=foreign.what)
+    refuse_other(sizes, picture=portion.whole, leave_out=portion.leave_out, what=foreign.what)
     left = [size for size in sizes if size.name not in text and size.name not in picture]
     given = Given(text, picture, sum(size.change**2 for size in left), len(left))
     return replace(how, delta=digest_of("".join(digests).encode()), given=given), tuple(sizes)

@@ -136,7 +136,7 @@ class NewPatchCalls(Calls):
             RasuraError: anything else; logged as failed. Nothing is registered.
         """
         from rasura.patches.prompts.concept_prompts import Target
-        from rasura.registry.erase.adopt import Adoption, adopt
+        from rasura.registry.erase.adopt import Adoption, Portion, adopt
 
         if take not in {"separable", "whole"}:
             raise InputError(f"take={take!r}: expected 'separable' or 'whole'")
@@ -145,11 +145,7 @@ class NewPatchCalls(Calls):
             Target(concept, anchor),
             None if retain is None else load_retain_set(Path(retain), retain_column, truncate=truncate),
             method,
-            whole=take == "whole",
-            leave_out=leave_out,
-            scale=scale,
-            energy=energy,
-            rank=rank,
+            Portion(take == "whole", leave_out, scale, energy, rank),
             tokens=tokens,
             templates=read_lines(templates),
             rank_rule=rank_rule,

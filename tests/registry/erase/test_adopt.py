@@ -26,7 +26,7 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.erase.adopt import Adoption, Foundling, adopt
+from rasura.registry.erase.adopt import Adoption, Foundling, Portion, adopt
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.rebase import join, rebase
 from rasura.registry.erase.solve_again import Anew
@@ -100,7 +100,11 @@ def adoption(source: Path, **choices: Any) -> Adoption:
         "rank_rule": "count:8",
         "held_out": ("tree",),
     }
-    return Adoption(source, Target("cat", "van"), RETAIN, **(fixed | choices))
+    made_by = choices.pop("made_by", "other")
+    portion = Portion(
+        **{name: choices.pop(name) for name in ("whole", "leave_out", "scale", "energy", "rank") if name in choices}
+    )
+    return Adoption(source, Target("cat", "van"), RETAIN, made_by, portion, **(fixed | choices))
 
 
 def adopted(registry: Registry, wanted: Adoption, **how: Any) -> Foundling:
