@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from crowded_anchors import table_anchors
 from crowded_bench import ROOT, share
 from crowded_stages import kept
 
@@ -33,6 +34,8 @@ def rewrite(page: str) -> str:
         rows = kept(name)
         if rows:
             page = _fill(page, name, "\n".join(_tables(rows)))
+    anchors = kept("anchors")
+    page = _fill(page, "anchors", "\n".join(table_anchors(anchors))) if anchors else page
     attacks = kept("attacks")
     page = _fill(page, "attacks", "\n".join(_attacks(attacks))) if attacks else page
     curve = kept("curve")
