@@ -147,7 +147,7 @@ class Judge:
         return Judgement(concept.text, concept.anchor, apart, moved, self.scale.spread(target))
 
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
-        """Anchors to offer a person, the nearest first, with how far they are: the doubtful ones where no others are."""
+        """Anchors to offer a person, the nearest first, with how far they are: doubtful ones where no others are."""
         far = self._far(concept)
         safe = [pair for pair in far if 1 - pair[1] <= min(DOUBTFUL, policy.alike)]
         return safe or self.passing(concept, policy)
