@@ -2,7 +2,7 @@
 
     python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]
 
-The stages are methods, ablation, attacks, curve; without a name all of them are run.
+The stages are methods, ablation, anchors, prediction, attacks, curve; without a name all of them are run.
 
 FOLDER is what examples/crowded_world/training exports: pipeline, judge, concepts. Patches and pictures are kept in
 `.results/crowded`: a run that was cut off goes on where it stopped. Numbers go to docs/crowded/STAGE.json; a row that
@@ -14,13 +14,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crowded_anchors import measure_anchors
 from crowded_bench import ROOT, CrowdedBench
 from crowded_curve import measure_curve
 from crowded_page import PAGE, rewrite
+from crowded_predict import measure_prediction
 from crowded_stages import keep, measure_ablation, measure_attacks, measure_methods
 from origin import machine
 
-STAGES = {"methods": measure_methods, "ablation": measure_ablation, "attacks": measure_attacks, "curve": measure_curve}
+STAGES = {
+    "methods": measure_methods,
+    "ablation": measure_ablation,
+    "anchors": measure_anchors,
+    "prediction": measure_prediction,
+    "attacks": measure_attacks,
+    "curve": measure_curve,
+}
 
 
 def main() -> None:

@@ -54,10 +54,11 @@ class CrowdedBench(Bench):
     def ask(self, patches: Sequence[Patch], asks: Sequence[Ask]) -> dict[str, Any]:
         """Counts by section and group, of the base and with these patches."""
         model = self.model(patches)
-        before, after = (self._seen(model, asks, patched=patched) for patched in (False, True))
+        before, after = (self.see(model, asks, patched=patched) for patched in (False, True))
         return count_answers(asks, before, after)
 
-    def _seen(self, model: PatchedModel, asks: Sequence[Ask], *, patched: bool) -> list[Seen]:
+    def see(self, model: PatchedModel, asks: Sequence[Ask], *, patched: bool) -> list[Seen]:
+        """What the judge says of what the base, or the patched model, draws."""
         shots = [Shot(ask.prompt, ask.seed) for ask in asks]
         stage = "drawing with the patches" if patched else "drawing with the base"
         return self.judged(asks, self.cache.draw(model.painter, model.show(patched=patched), shots, stage, tell))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from crowded_anchors import table_anchors
 from crowded_bench import ROOT, share
+from crowded_predict import table_prediction
 from crowded_stages import kept
 
 PAGE: Final = ROOT / "docs" / "crowded.md"
@@ -29,14 +31,10 @@ _HEADS: Final = (
 
 def rewrite(page: str) -> str:
     """The page with every table as the numbers are."""
-    for name in ("methods", "ablation"):
-        rows = kept(name)
-        if rows:
-            page = _fill(page, name, "\n".join(_tables(rows)))
-    attacks = kept("attacks")
-    page = _fill(page, "attacks", "\n".join(_attacks(attacks))) if attacks else page
-    curve = kept("curve")
-    return _fill(page, "curve", "\n".join(_curve(curve))) if curve else page
+    for name, write in _TABLES.items():
+        if rows := kept(name):
+            page = _fill(page, name, "\n".join(write(rows)))
+    return page
 
 
 def _fill(page: str, name: str, text: str) -> str:
@@ -125,3 +123,14 @@ def _curve(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
                 mean = sum(spent) / max(1, len(spent))
                 yield f"| {row['takedowns']} | {row['erased']} | {' | '.join(cells)} | {mean:.1f} |"
                 since = number + 1
+
+
+_TABLES: Final[Mapping[str, Callable[[Any], Iterator[str]]]] = {
+    "methods": _tables,
+    "ablation": _tables,
+    "anchors": table_anchors,
+    "prediction": table_prediction,
+    "attacks": _attacks,
+    "curve": _curve,
+}
+"""What writes the table of each stage."""

@@ -119,13 +119,18 @@ def _measure(bench: CrowdedBench, stage: str, ways: Sequence[Way], scenarios: Ma
     old = {(row["scenario"], row["way"]): row for row in kept(stage) or ()}
     rows: list[dict[str, Any]] = []
     for scenario, concepts in scenarios.items():
-        tries, others = (12, 48) if len(concepts) == 1 else (4 if len(concepts) <= 10 else 2, 96)
+        tries, others = count_tries(concepts)
         asks = make_asks(bench.facts, concepts, tries=tries, others=others)
         for way in ways:
             found = old.pop((scenario, way.label), None)
             known = {"scenario": scenario, "way": way.label, "n": len(concepts)}
             rows.append(found or {**known, **_row(bench, way, concepts, asks)})
             keep(stage, [*rows, *old.values()])
+
+
+def count_tries(concepts: Sequence[str]) -> tuple[int, int]:
+    """Pictures of each way to speak of each concept, and of what should stay."""
+    return (12, 48) if len(concepts) == 1 else (4 if len(concepts) <= 10 else 2, 96)
 
 
 def make(bench: CrowdedBench, way: Way, concepts: Sequence[str]) -> Made:

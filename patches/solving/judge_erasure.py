@@ -147,7 +147,17 @@ class Judge:
         return Judgement(concept.text, concept.anchor, apart, moved, self.scale.spread(target))
 
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
-        """Anchors that draw something else, the nearest first, with how far they are."""
+        """Anchors to offer a person, the nearest first, with how far they are: doubtful ones where no others are."""
+        far = self._far(concept)
+        safe = [pair for pair in far if 1 - pair[1] <= min(DOUBTFUL, policy.alike)]
+        return safe or self.passing(concept, policy)
+
+    def passing(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
+        """Anchors that draw something else as the policy has it, the nearest first, with how far they are."""
+        return [pair for pair in self._far(concept) if 1 - pair[1] <= policy.alike]
+
+    def _far(self, concept: str) -> list[tuple[str, float]]:
+        """General concepts that the model knows, the nearest first, with how far they are."""
         target = self.encode(concept)
         retain = self.request.retain
         words = self.request.anchors or (GENERAL if retain is None or retain.whole else retain.concepts)
@@ -159,13 +169,13 @@ class Judge:
         # Words that the model never learnt draw anything.
         found = [pair for pair in found if self.scale.spread(pair[1]) >= LEAST_SPREAD] or found
         far = [(word, self.scale.between(target, columns)) for word, columns in found] if target is not None else []
-        # Past the doubtful ones, if there are any: what is offered should be safe.
-        safe = [pair for pair in far if 1 - pair[1] <= min(DOUBTFUL, policy.alike)]
-        passing = [pair for pair in far if 1 - pair[1] <= policy.alike]
-        return sorted(safe or passing, key=lambda pair: pair[1])
+        return sorted(far, key=lambda pair: pair[1])
 
     def anchored(self, target: Target, policy: Policy) -> Target:
         """The target with the nearest of the general concepts that draws something else.
+
+        Not the nearest safe one: what an erasure moves of everything else grows with the way that it takes its concept,
+        and of many erasures nothing else matters more (docs/crowded.md). A near anchor is said.
 
         Raises:
             ErasureRefusedError: none does.
@@ -173,7 +183,7 @@ class Judge:
         own_names = {normal(name) for name in target.spoken}
         words = tuple(word for word in self.request.anchors or GENERAL if normal(word) not in own_names)
         own = replace(self, request=replace(self.request, anchors=words))
-        if found := own.better(target.concept, policy):
+        if found := own.passing(target.concept, policy):
             return replace(target, anchor=found[0][0])
         better = replace(self, request=replace(self.request, anchors=())).better(target.concept, policy)[:_OFFERED]
         raise ErasureRefusedError(

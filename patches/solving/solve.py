@@ -20,7 +20,6 @@ import torch
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, is_finite
 from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import (
-    EXACT,
     Moment,
     ProtectedBasis,
     build_guarded_basis,
@@ -29,6 +28,7 @@ from rasura.patches.algebra.protected_subspace import (
 from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure, Problem, Reference
+from rasura.patches.erasers.read_columns import read_columns
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
@@ -37,7 +37,7 @@ from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.remembered_texts import recall
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
+from rasura.patches.prompts.concept_prompts import find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest
 from rasura.patches.solving.measure import Measurer
@@ -89,7 +89,9 @@ def build_patches(
         weights=weights,
         encoder=encoder,
         request=request,
-        columns=tuple(_columns(encoder, request, target) for target in request.targets),  # (2)
+        columns=tuple(
+            read_columns(encoder, target, request.templates_of(target), request.tokens) for target in request.targets
+        ),  # (2)
         reference=prompts.reference,  # (1)
         basis=lambda: prompts.basis,
         retained=prompts.retained,
@@ -222,23 +224,6 @@ def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
             )
         if not is_finite(weight):
             raise NotFiniteError(f"{name}: expected finite weights, got NaN or infinity", parameter=name)
-
-
-def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
-    templates = request.templates_of(target)
-    asked = ("columns", request.tokens, str(len(target.spoken)), *target.spoken, target.anchor, *templates)
-    targets, anchors, count = recall(encoder, asked, lambda: _read_columns(encoder, target, templates, request.tokens))
-    return Columns(target.concept, targets, anchors, int(count[0, 0]))
-
-
-def _read_columns(
-    encoder: TextEncoder, target: Target, templates: Sequence[str], tokens: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """C1 and C* [d, n], and how many pairs they stand for where they are compressed, as a matrix of one number."""
-    columns = Columns(target.concept, *align_columns(encoder, target, templates, tokens))
-    if columns.pairs > 2 * columns.targets.shape[0]:
-        columns = compress_columns(columns, EXACT)
-    return columns.targets, columns.anchors, torch.tensor([[columns.count]], dtype=torch.float64)
 
 
 def _compress(encoder: TextEncoder, columns: Columns) -> Columns:

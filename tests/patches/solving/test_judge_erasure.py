@@ -145,7 +145,7 @@ def test_the_nearest_general_concept_that_draws_something_else(model: Model) -> 
     request = model.request(Target("dog", AUTO), Target("car", "airplane"))
     assert model.chosen(replace(request, anchors=("animal", "frog", "airplane")))[1] == "airplane"
     assert model.chosen(replace(request, anchors=("animal", "frog")))[0] == "frog"
-    assert model.chosen(replace(request, anchors=("animal", "frog")), Policy(alike=1.0))[0] == "frog"  # the safe one
+    assert model.chosen(replace(request, anchors=("animal", "frog")), Policy(alike=1.0))[0] == "animal"  # nearer
 
 
 def test_where_no_general_concept_will_do_the_retain_list_offers_some(model: Model) -> None:

@@ -23,20 +23,21 @@ from typing import ClassVar
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis
+from rasura.patches.algebra.protected_subspace import ProtectedBasis
 from rasura.patches.erasers.closed_form.joint.pairs import Factors, part_shares
-from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences
+from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences, pick_scattered
 from rasura.patches.erasers.closed_form.joint.shares import LeastSquares, cut_share
 from rasura.patches.erasers.closed_form.null_space import check_free, compute_gram_of, compute_roots, make_projector
 from rasura.patches.erasers.closed_form.span.eraser import find_free
-from rasura.patches.erasers.columns import Columns, compress_columns
+from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
+from rasura.patches.erasers.read_columns import read_columns
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
-from rasura.patches.prompts.concept_prompts import Target, align_columns
+from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import naming
-from rasura.patches.prompts.vocabulary import list_words, pick_evenly
+from rasura.patches.prompts.vocabulary import list_words
 from rasura.patches.types import ParamName
 
 __all__ = ["Joint"]
@@ -110,7 +111,7 @@ class Joint:
         request = problem.request
         erased = naming((*request.spoken, *request.unnamed))
         retained = request.retain.concepts if request.retain and not request.retain.whole else ()
-        more = pick_evenly(list_words(problem.encoder, erased), self.words) if self.sentences and self.words else ()
+        more = pick_scattered(list_words(problem.encoder, erased), self.words) if self.sentences and self.words else ()
         return tuple(dict.fromkeys(word for word in (*retained, *more) if not erased(word)))
 
     def _widen(self, problem: Problem, target: Target, columns: Columns, words: Sequence[str]) -> Columns:
@@ -119,12 +120,10 @@ class Joint:
         contexts = list_contexts(problem.encoder, longest, words, self.contexts)
         if not contexts:
             return columns
-        templates = tuple(dict.fromkeys((*problem.request.templates_of(target), *contexts)))
-        targets, anchors = align_columns(
-            problem.encoder, replace(target, templates=templates), templates, problem.request.tokens
-        )
-        joined = Columns(columns.name, targets, anchors)
-        return compress_columns(joined, EXACT) if targets.shape[1] > 2 * targets.shape[0] else joined
+        request = problem.request
+        templates = tuple(dict.fromkeys((*request.templates_of(target), *contexts)))
+        wide = replace(target, templates=templates)
+        return read_columns(problem.encoder, wide, templates, request.tokens)
 
     def _sum_kept(self, problem: Problem, words: Sequence[str]) -> torch.Tensor:
         """K [d, d]: what should stay, by its weights."""

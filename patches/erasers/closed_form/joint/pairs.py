@@ -47,33 +47,37 @@ def part_shares(
     count = len(targets)
     held: list[torch.Tensor | None] = [None] * count
     found = [solve(i, None) for i in range(count)]
+    kernels = [_kernel(factors, root) for factors in found]
     owner = torch.repeat_interleave(torch.arange(count), torch.tensor([T.shape[1] for T in targets]))
     everything = torch.cat(list(targets), 1)  # [d, Σn]
     for _ in range(_ROUNDS):
-        effects = [torch.linalg.norm(_moved(found[j], targets[j], root)) for j in range(count)]
+        effects = [float(torch.linalg.norm(kernels[j] @ targets[j])) for j in range(count)]
         crowded = False
         for i in range(count):
-            moved = _moved(found[i], everything, root).square().sum(0)  # [Σn]
+            moved = (kernels[i] @ everything).square().sum(0)  # [Σn]
             energies = torch.zeros(count, dtype=moved.dtype).index_add_(0, owner, moved)  # ‖M_i T_j‖²
-            over = [j for j in range(count) if j != i and float(energies[j].sqrt()) > limit * float(effects[j])]
+            over = [j for j in range(count) if j != i and float(energies[j].sqrt()) > limit * effects[j]]
             if over:
                 crowded = True
-                new = [_directions(found[i], targets[j], root, _MARGIN * limit * float(effects[j])) for j in over]
+                new = [_directions(kernels[i] @ targets[j], targets[j], _MARGIN * limit * effects[j]) for j in over]
                 held[i] = _join(held[i], new, free)
                 found[i] = solve(i, held[i])
+                kernels[i] = _kernel(found[i], root)
         if not crowded:
             break
     return found
 
 
-def _moved(factors: Factors, targets: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+def _kernel(factors: Factors, root: torch.Tensor) -> torch.Tensor:
+    """R A [r, d] with ‖R A x‖ = ‖G^½ Q A x‖ for every x: no length is taken among d outputs where r tell it."""
     A, Q = factors
-    return (root @ Q) @ (A @ targets)  # [d, r] [r, n]
+    kernel: torch.Tensor = torch.linalg.qr(root @ Q, mode="r").R @ A  # [r, r] [r, d]
+    return kernel
 
 
-def _directions(factors: Factors, targets: torch.Tensor, root: torch.Tensor, most: float) -> torch.Tensor:
-    """[d, k]: combinations of the targets without which the share moves at most so much of them."""
-    _, strength, right = torch.linalg.svd(_moved(factors, targets, root), full_matrices=False)  # right [k, n]
+def _directions(moved: torch.Tensor, targets: torch.Tensor, most: float) -> torch.Tensor:
+    """[d, k]: combinations of the targets [d, n] without which `moved` [r, n] is at most so much."""
+    _, strength, right = torch.linalg.svd(moved, full_matrices=False)  # right [min(r, n), n]
     rest = strength.square().flip(0).cumsum(0).flip(0)  # of this and all that follow
     count = int((rest > most * most).sum())
     directions: torch.Tensor = targets @ right[:count].T

@@ -16,7 +16,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted
 from rasura.patches.erasers.closed_form.joint.eraser import Joint
 from rasura.patches.erasers.closed_form.joint.pairs import Factors, part_shares
-from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences
+from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences, pick_scattered
 from rasura.patches.erasers.closed_form.joint.shares import LeastSquares, cut_share
 from rasura.patches.erasers.closed_form.null_space import compute_gram_of, compute_roots, make_projector
 from rasura.patches.erasers.closed_form.span.eraser import find_free
@@ -98,6 +98,10 @@ def test_a_cut_keeps_the_leading_directions_of_the_outputs() -> None:
         ranks.append(A.shape[0])
     assert ranks == sorted(ranks)
     assert cut_share(share, columns.targets, roots, energy=1.0, limit=1)[0].shape[0] == 1
+    U, _, _ = torch.linalg.svd(roots[0] @ share @ columns.targets, full_matrices=False)  # the plain way to say it
+    A, Q = cut_share(share, columns.targets, roots, energy=1.0, limit=2)
+    plain = U[:, :2].T @ roots[0] @ share
+    torch.testing.assert_close(Q @ A, roots[1] @ U[:, :2] @ plain, rtol=1e-8, atol=1e-10)
 
 
 @given(st.integers(0, 20), st.integers(1, 3))
@@ -148,6 +152,28 @@ def test_sentences_follow_from_the_list_and_name_nothing_that_is_erased() -> Non
     assert all("{}" not in sentence for sentence in found)
     assert list(list_sentences(encoder(), ("cat",), 3, naming(()))) == []  # nothing stands beside it
     assert list(list_sentences(encoder(), ("cat " * 90, "tree"), 1, naming(()))) == []  # too long to be read
+
+
+_WORDS = ("cat", "tree", "painting", "car", "house", "boat", "kettle", "river", "stone", "chair")
+
+
+@given(st.permutations(_WORDS), st.sampled_from(_WORDS), st.integers(1, 4))
+@settings(deadline=None, max_examples=20)
+def test_a_list_that_lost_a_word_gives_the_same_but_for_what_named_it(order: list[str], lost: str, each: int) -> None:
+    """In any order; and what changed stands together, so that few blocks of prompts are read anew."""
+    whole = list(list_sentences(encoder(), _WORDS, each, naming(())))
+    assert list(list_sentences(encoder(), order, each, naming(()))) == whole
+    kept = [word for word in order if word != lost]
+    fewer = list(list_sentences(encoder(), kept, each, naming(())))
+    named = [sentence for sentence in whole if lost in sentence.replace(",", " ").split()]
+    assert set(whole) - set(named) <= set(fewer)
+    assert len(set(fewer) - set(whole)) <= each  # every word before it on the ring found one other
+    contexts = set(list_contexts(encoder(), "dog", order, 6))
+    assert {c for c in contexts if lost not in c.replace(",", " ").split()} <= set(
+        list_contexts(encoder(), "dog", kept, 6)
+    )
+    assert set(pick_scattered(_WORDS, 4)) - {lost} <= set(pick_scattered(kept, 4))
+    assert pick_scattered(order, 4) == pick_scattered(_WORDS, 4)
 
 
 def test_contexts_are_templates_with_the_concept_first_and_last() -> None:
