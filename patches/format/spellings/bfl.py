@@ -56,6 +56,10 @@ FLUX: Final = Spelling(
     },
     {**NORMS, **SINGLE_NORMS},
     {**_LINEAR1, **_TURNED},
+    encoders={
+        "text_encoders.clip_l.transformer.": "text_encoder",
+        "text_encoders.t5xxl.transformer.": "text_encoder_2",
+    },
 )
 
 CHROMA: Final = Spelling(

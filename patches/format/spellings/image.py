@@ -50,6 +50,11 @@ SD3: Final = Spelling(
         # In the last block alone; which one that is, no name tells.
         "joint_blocks.#.context_block.adaLN_modulation.1": "transformer_blocks.#.norm1_context.linear",
     },
+    encoders={
+        "text_encoders.clip_l.transformer.": "text_encoder",
+        "text_encoders.clip_g.transformer.": "text_encoder_2",
+        "text_encoders.t5xxl.transformer.": "text_encoder_3",
+    },
 )
 
 _AURAFLOW_MLP: Final = {"c_fc1": "linear_1", "c_fc2": "linear_2", "c_proj": "out_projection"}

@@ -35,6 +35,7 @@ class Spelling:
         plain: whether what has no row is called the same.
         lacks: native names that no such file has.
         prefixes: what stands before them in single files.
+        encoders: what stands before text encoders' names in single files that have them, and the component.
         without: names of ours that a model has that is spelled otherwise.
     """
 
@@ -45,6 +46,7 @@ class Spelling:
     plain: bool = False
     lacks: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("model.diffusion_model.", "")
+    encoders: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
     def find_prefix(self, names: Iterable[str]) -> str | None:
