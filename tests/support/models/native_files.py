@@ -22,7 +22,7 @@ def transformer_of(folder: Path, component: str = "transformer") -> dict[str, to
     """All tensors of a denoiser, by diffusers' names."""
     found: dict[str, torch.Tensor] = {}
     for file in sorted((folder / component).glob("*.safetensors")):
-        found |= load_file(file)
+        found |= {key: tensor.clone() for key, tensor in load_file(file).items()}  # a file is patched in place
     return found
 
 
