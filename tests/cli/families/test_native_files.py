@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,12 @@ from support.models.tiny_t5 import NAMES as T5_NAMES
 from support.models.tiny_t5 import tiny_t5, tiny_t5_pipeline
 from support.registries.workshop import digests
 
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.foreign.changes import find_changes
+from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.spellings.catalogue import SPELLINGS
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import ParamName
 from rasura.registry.registry import Registry
 
 ERASE = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--tokens", "last"]
@@ -77,6 +83,9 @@ def test_one_file_and_lora_files_in_native_names(family: str, layers: str, tmp_p
     seen["module"] = names["native"][0].removeprefix("diffusion_model.").removesuffix(".lora_A.weight")
     for style, file in files.items():
         _check_product(family, load_file(file), style, delta)
+        again = open_foreign(file, CheckpointHost.open(shop.model).parameters()).tensors
+        assert again.keys() == {f"transformer.{module}.weight" for module in delta}
+        assert all(torch.equal(again[ParamName(f"transformer.{m}.weight")].value(), delta[m]) for m in delta)
         seen[style] = _read_by_diffusers(shop.pipeline(), file, delta)
     keep_or_compare(seen, RECORD)
 
@@ -204,3 +213,134 @@ def _read_by_diffusers(pipeline: Any, file: Path, delta: Mapping[str, torch.Tens
         found = module.get_delta_weight("default_0").double()
         assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))
     return "equal"
+
+
+def model_of(folder: Path, family: str) -> Path:
+    return (tiny_t5 if family in T5_NAMES else tiny_of)(folder / "model", family)
+
+
+def test_an_erasure_in_a_native_file_is_found_and_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    """As somebody publishes it: a whole transformer, of which one layer is another."""
+    host = CheckpointHost.open(model_of(tmp_path, "Z-Image"))
+    layer = ParamName("transformer.cap_embedder.1.weight")
+    file = native_file(host.path, tmp_path / "erased.safetensors", "Z-Image", prefix=COMFYUI)
+    tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
+    tensors[f"{COMFYUI}cap_embedder.1.weight"] *= 2
+    save_file(tensors, file)
+    (change,) = find_changes(host, open_foreign(file, host.parameters()), 1.0, lambda *_: None)
+    assert change.size.name == layer
+    assert torch.equal(change.delta, host.read([layer])[layer].double())
+
+    flux = CheckpointHost.open(model_of(tmp_path / "flux", "FLUX"))
+    file = native_file(flux.path, tmp_path / "flux.safetensors", "FLUX")
+    with pytest.raises(
+        UnsupportedHostError, match=r"got transformer\.\S+ in \S+, which holds it in parts of several sizes"
+    ):
+        open_foreign(file, flux.parameters())
+    part = tmp_path / "txt_in.safetensors"  # as SPEED and UCE save what they touched
+    save_file({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(1, 32),
+               "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.arange(96.0)[:, None]}, part)  # fmt: skip
+    found = open_foreign(part, flux.parameters()).tensors
+    block = "transformer.transformer_blocks.0.attn.to_"
+    assert {name: float(each.value()[0, 0]) for name, each in found.items()} == {
+        f"{block}q.weight": 0.0,
+        f"{block}k.weight": 32.0,
+        f"{block}v.weight": 64.0,
+    }
+
+
+def test_an_all_in_one_file_is_asked_for_its_encoders_unless_they_are_coded(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "SD3", "text")
+    pieces = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3"}
+    more = {
+        f"text_encoders.{name}.transformer.{key}": tensor
+        for name, component in pieces.items()
+        for key, tensor in transformer_of(shop.model, component).items()
+    }
+    file = native_file(shop.model, tmp_path / "all.safetensors", "SD3", prefix=COMFYUI, more=more)
+    before = file.read_bytes()
+    known = {name.partition(".")[0] for name in CheckpointHost.open(file).parameters()}
+    assert known == {"transformer", "text_encoder", "text_encoder_2", "text_encoder_3"}
+    shop.typed("patch", "apply", shop.patch, "--model", file)
+    shop.typed("patch", "revert", shop.patch, "--model", file)
+    assert file.read_bytes() == before
+
+    key = next(key for key in more if "t5xxl" in key and key.endswith("SelfAttention.q.weight"))
+    native_file(shop.model, file, "SD3", prefix=COMFYUI, more={**more, key: more[key] * 2})
+    error = shop.typed("patch", "apply", shop.patch, "--model", file, "--json", code=5).envelope["error"]
+    assert "text_encoder_3" in error["message"]
+    small = {**more, key: more[key].to(torch.float8_e4m3fn)}
+    native_file(shop.model, file, "SD3", prefix=COMFYUI, more=small)
+    assert not any(name.startswith("text_encoder_3.") for name in CheckpointHost.open(file).parameters())
+    shop.typed("patch", "apply", shop.patch, "--model", file)
+
+
+def test_native_files_that_cannot_be_patched_say_why(tmp_path: Path) -> None:
+    model = model_of(tmp_path, "FLUX")
+    file = native_file(model, tmp_path / "flux.safetensors", "FLUX")
+    tensors = load_file(file)
+    coded = {key: t.to(torch.float8_e4m3fn) if t.dim() > 1 else t for key, t in tensors.items()}
+    save_file(coded, tmp_path / "fp8.safetensors")
+    with pytest.raises(UnsupportedHostError, match="as F8_E4M3, into which nothing is merged"):
+        CheckpointHost.open(tmp_path / "fp8.safetensors")
+    averaged = {key: tensor for key, tensor in tensors.items() if "vector_in" not in key}
+    save_file(averaged, tmp_path / "odd.safetensors")
+    with pytest.raises(UnsupportedHostError, match=r"in the native names of FLUX, FLUX\.2, "):
+        CheckpointHost.open(tmp_path / "odd.safetensors")
+    inside = tiny_of(tmp_path / "qwen", "Qwen-Image")  # whose authors' names are diffusers'
+    (weights,) = (inside / "transformer").glob("*.safetensors")
+    with pytest.raises(UnsupportedHostError, match="got a single file") as caught:
+        CheckpointHost.open(weights)
+    assert caught.value.hint == f"--model {inside}"
+    with pytest.raises(UnsupportedHostError, match="got a single file"):
+        CheckpointHost.open(next((model_of(tmp_path / "cog", "CogView4") / "transformer").glob("*.safetensors")))
+
+
+def test_a_family_without_native_names_is_not_exported_in_them(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "CogView4", "text")
+    for style in ("native", "kohya"):
+        refused = shop.typed(
+            "patch", "export", shop.patch, "-o", "x.safetensors", "--format", style, "--json", code=1
+        ).envelope["error"]
+        assert refused["code"] == "unsupported_host"
+        assert "the native names of its family are not known, or there are none" in refused["message"]
+        assert "--format peft" in refused["hint"]
+
+
+def test_a_finetune_that_is_one_file_becomes_a_base_through_diffusers(tmp_path: Path) -> None:
+    """The way that `base add FILE` names, and a patch of what came of it fits the file."""
+    model = model_of(tmp_path, "Z-Image")
+    file = native_file(model, tmp_path / "finetune.safetensors", "Z-Image")
+    tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
+    tensors["cap_embedder.1.weight"] += 0.01
+    save_file(tensors, file)
+    before = file.read_bytes()
+    (tmp_path / "retain.txt").write_text("photo\ntree")
+    for words in (("init",), ("key", "new", "alice")):
+        assert rasura(*words, cwd=tmp_path).code == 0
+    refused = rasura("base", "add", file, "--json", cwd=tmp_path).envelope["error"]
+    assert "whose tokenizer and text encoder can be loaded, got a single file" in refused["message"]
+    assert "save_pretrained(DIR/transformer)" in refused["hint"]
+    kind = diffusers.ZImageTransformer2DModel
+    denoiser = kind.from_single_file(str(file), config=str(model / "transformer"), local_files_only=True)
+    denoiser.save_pretrained(model / "transformer")
+    assert rasura("base", "add", "model", "--name", "it", cwd=tmp_path).code == 0
+    assert rasura(*ERASE, "--layers", "text", cwd=tmp_path).code == 0
+    with Registry.open(tmp_path) as registry:
+        (record,) = registry.patches()
+    assert rasura("patch", "apply", record.patch_id, "--model", file, cwd=tmp_path).code == 0
+    assert file.read_bytes() != before
+    assert rasura("patch", "revert", record.patch_id, "--model", file, cwd=tmp_path).code == 0
+    assert file.read_bytes() == before
+
+
+def test_probing_a_file_tells_its_family_and_where_text_enters_it(tmp_path: Path) -> None:
+    for family, layer in (("Wan", "text_embedding.0"), ("FLUX", "txt_in"), ("Sana", "y_embedder.y_proj.fc1")):
+        file = native_file(model_of(tmp_path / family, family), tmp_path / f"{family}.safetensors", family)
+        run = rasura("probe", file, cwd=tmp_path)
+        assert run.code == 0, run.err
+        assert f"family  {family}" in run.out
+        assert layer in run.out
+        data = rasura("probe", file, "--json", cwd=tmp_path).data
+        assert data["family"] == family
+        assert data["native"][0]["native"] == f"{layer}.weight"

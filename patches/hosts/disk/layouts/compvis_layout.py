@@ -24,7 +24,7 @@ from rasura.patches.hosts.disk.layouts.single_names import read_names
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo
 from rasura.patches.types import ParamName
 
-__all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name"]
+__all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name", "say_conversion"]
 
 _SUFFIXES: Final = (".safetensors", ".sft")
 _PICKLES: Final = frozenset({".ckpt", ".pt", ".pth", ".bin"})
@@ -33,6 +33,10 @@ _ADAPTED: Final = ("lora_A", "lora_B", "lora_up", "lora_down", "hada_w1", "lokr_
 _EMBEDDED: Final = ("emb_params", "clip_l", "clip_g", "string_to_param.*")
 _EMBEDDING: Final = "give the model's folder; erase the word's concept there: rasura erase --base DIR --concept TEXT"
 _CONVERT: Final = "convert it with diffusers' from_single_file(…).save_pretrained(DIR)"
+_BESIDE: Final = (
+    "put it beside its family's encoders, in a copy of their folder: diffusers' from_single_file(FILE, "
+    "config=DIR/transformer).save_pretrained(DIR/transformer)"
+)
 
 
 def find_model(path: Path) -> Path:
@@ -68,6 +72,11 @@ def find_layout_of(model: Path) -> Layout:
 def is_single_name(file: Path) -> bool:
     """Whether a single file may be called so: its suffix says what it is, and there is room for ours."""
     return file.suffix in _SUFFIXES and len(os.fsencode(file.name)) <= _NAME_BYTES
+
+
+def say_conversion(layout: Layout) -> str:
+    """How a folder is made of a single file, which may be a denoiser alone."""
+    return _CONVERT if any(name.startswith("text_encoder.") for name in layout.places) else _BESIDE
 
 
 def _single(file: Path) -> Layout:
