@@ -141,7 +141,8 @@ def _file(
         "signed": False,
     }
     patches = "1 patch" if len(wanted) == 1 else f"{len(wanted)} patches"
-    said = f"wrote {output}: {patches}, {made.modules} modules of rank {made.rank}\nsigned: {UNSIGNED}"
+    modules = "1 module" if made.modules == 1 else f"{made.modules} modules"
+    said = f"wrote {output}: {patches}, {modules} of rank {made.rank}\nsigned: {UNSIGNED}"
     return Result(data, lambda: line(said), changed=True)
 
 

@@ -344,3 +344,18 @@ def test_probing_a_file_tells_its_family_and_where_text_enters_it(tmp_path: Path
         data = rasura("probe", file, "--json", cwd=tmp_path).data
         assert data["family"] == family
         assert data["native"][0]["native"] == f"{layer}.weight"
+
+
+def test_a_lora_in_either_spelling_is_adopted_as_one_patch(tmp_path: Path) -> None:
+    """Of a family whose text enters by no cross-attention."""
+    shop = Shop(tmp_path, "FLUX", "text")
+    made = set()
+    for style in ("native", "kohya"):
+        shop.typed("patch", "export", shop.patch, "-o", f"{style}.safetensors", "--format", style)
+        adopt = ["adopt", f"{style}.safetensors", "--base", "it", "--concept", "dog", "--anchor", "cat"]
+        adopt += ["--retain", "retain.txt", "--tokens", "last", "--rank-rule", "relative:0.01", "--json"]
+        made.add(shop.typed(*adopt).data["id"])
+    (patch,) = made
+    assert patch != shop.patch
+    touched = shop.typed("patch", "show", patch, "--json").data["manifest"]["base"]["parameters"]
+    assert [parameter["name"] for parameter in touched] == ["transformer.context_embedder.weight"]
