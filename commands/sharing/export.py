@@ -30,7 +30,7 @@ _AS_SIGNED = (
     type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="New folder, or file.",
+    help="New folder; kohya, native: file.",
 )
 @click.option(
     "--format",

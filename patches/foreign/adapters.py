@@ -55,9 +55,9 @@ def open_adapter(
         dtype = source.infos[pair.down].dtype
         scale = _scale(source, pair.alpha, scales, stem, pair.down)
         for index, name in enumerate(rows):
-            part = _Part(infos[name], index, len(rows))
-            _check_factors(source, pair.down, pair.up, part)
-            found[name] = ForeignTensor(dtype, _product(source, pair.down, pair.up, part, scale))
+            own = _Part(infos[name], index, len(rows))
+            _check_factors(source, pair.down, pair.up, own)
+            found[name] = ForeignTensor(dtype, _product(source, pair.down, pair.up, own, scale))
     known = (
         any(pair.alpha for pair in pairs.values())
         or scales.known

@@ -1,8 +1,9 @@
 """Which family's denoiser is spelled how, by the names of `rasura.patches.models.families`.
 
 Checked against diffusers' own converters of single files, for every parameter, and of LoRA files, where it has them
-(`tests/interop/test_spellings.py`); PixArt's against the converter of its authors, since diffusers has none. ComfyUI
-takes the native names of every model that it has, behind `diffusion_model.`, or with underscores behind `lora_unet_`.
+(`tests/interop/test_spellings.py`); PixArt's were read in the converter of its authors, since diffusers has none.
+ComfyUI takes the native names of every model that it has, behind `diffusion_model.`, or with underscores behind
+`lora_unet_`.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,7 +34,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "HunyuanVideo": HUNYUAN_VIDEO,
     "Cosmos": COSMOS,
 }
-"""CogView4 has none: its authors publish it in diffusers' names alone."""
+"""CogView4 has none that ComfyUI or diffusers would read."""
 
 
 def find_spelling(names: Collection[str]) -> tuple[Spelling, str] | None:
