@@ -153,7 +153,8 @@ gates: $(STAMP)
 
 # Twenty minutes on one core.
 families: $(STAMP)
-	FULL=1 RECORD_FAMILIES=1 $(BIN)/python -m pytest -q tests/cli/families/test_more_families.py
+	FULL=1 RECORD_FAMILIES=1 $(BIN)/python -m pytest -q tests/cli/families/test_more_families.py \
+		tests/cli/families/test_native_files.py
 	$(BIN)/python docs/tools/families.py
 
 gpu: $(STAMP)

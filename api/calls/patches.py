@@ -15,8 +15,8 @@ from rasura.registry.trust.sign_again import sign_patches
 from rasura.registry.trust.verified_patch import load_verified
 
 if TYPE_CHECKING:
-    from rasura.patches.format.kohya_lora import KohyaFile
     from rasura.patches.format.patch import Patch
+    from rasura.patches.format.spellings.lora_file import KohyaFile
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records.records import KeyRecord, PatchRecord
     from rasura.registry.live.arguments import GoalRef, Ids
@@ -143,8 +143,25 @@ class PatchCalls(Calls):
         """Patches as one unsigned file for ComfyUI and A1111 (`rasura patch export --format kohya`).
 
         Raises:
-            InputError: nothing to export, or a patch that the format cannot hold.
+            InputError: nothing to export.
+            UnsupportedHostError: a layer that has no name there.
         """
-        from rasura.registry.stacks.export import export_kohya
+        from rasura.registry.stacks.export import export_lora
 
-        return export_kohya(self.store, self._goal(patches).patches)
+        return export_lora(self.store, self._goal(patches).patches, "kohya")
+
+    @in_python
+    def export_native(self, patches: GoalRef | Iterable[str], denoiser: str | None = None) -> KohyaFile:
+        """Patches of a transformer as one unsigned file in its authors' names (`rasura patch export --format native`).
+
+        Args:
+            patches: patches, or a stack.
+            denoiser: of Wan 2.2, which has two: `"transformer"` or `"transformer_2"`.
+
+        Raises:
+            InputError: nothing to export.
+            UnsupportedHostError: a layer that has no name there.
+        """
+        from rasura.registry.stacks.export import export_lora
+
+        return export_lora(self.store, self._goal(patches).patches, "native", denoiser)

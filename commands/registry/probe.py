@@ -28,13 +28,41 @@ _COLUMNS: Final = 60
 @command(None, "probe")
 @click.argument("model", type=click.Path(path_type=Path))
 def probe(model: Path, registry_at: str | None) -> Result:
-    """Find what of MODEL (a diffusers folder) reads text alone, by running a small random twin. Needs no registry."""
+    """Find what of MODEL (a diffusers folder) reads text alone, by running a small random twin. Needs no registry.
+
+    Of a single file, in which there is no configuration, the table of families says what its layers read.
+    """
     from rasura.patches.models.probe.agreement import probe_model
 
     del registry_at
+    if model.is_file():
+        return _of_file(model)
     found, family = probe_model(model)
     data = {**found.to_json(), "trace": found.digest, "family": family}
     return Result(data, lambda: _print(found, family or "not in the table"))
+
+
+def _of_file(file: Path) -> Result:
+    from rasura.patches.models.probe.file_layers import describe_file
+
+    found = describe_file(file)
+    data = {"family": found.family, "native": [layer.to_json() for layer in found.layers]}
+
+    def told() -> None:
+        fields([("family", found.family)])
+        _wrapped("not probed: a single file has no configuration; the table of families says what its layers read")
+        line("")
+        rows = [
+            (_SAYS[each.reads], str(each.width), each.native.removesuffix(".weight") + _more(each.count))
+            for each in found.layers
+        ]
+        table(("reads", "width", "layer"), rows)
+
+    return Result(data, told)
+
+
+def _more(count: int) -> str:
+    return f" and {count - 1} more" if count > 1 else ""
 
 
 def _print(found: "Trace", family: str) -> None:

@@ -181,7 +181,11 @@ class Adopted:
 def name_layers(infos: Mapping[ParamName, ParameterInfo], names: Mapping[ParamName, object]) -> str:
     """The choice of layers that gives exactly these parameters, or `some`."""
     for choice in LAYERS:
-        if set(names) == set(find_cross_attention(infos, choice)):
+        try:
+            layers = find_cross_attention(infos, choice)
+        except UnsupportedHostError:  # where text enters otherwise than by cross-attention
+            continue
+        if set(names) == set(layers):
             return choice
     return SOME_LAYERS
 

@@ -44,7 +44,7 @@ def open_adapter(
     names = resolve_stems(pairs, infos, source.what)
     scales = _PeftScales.of(source, config)
     found: dict[ParamName, ForeignTensor] = {}
-    for stem, name in names.items():
+    for stem, rows in names.items():
         pair = pairs[stem]
         for part in (pair.down, pair.up):
             if source.infos[part].dtype not in FLOATS:
@@ -52,14 +52,12 @@ def open_adapter(
                     f"{source.what}: {part}: expected numbers of {', '.join(sorted(FLOATS))}, got "
                     f"{source.infos[part].dtype}",
                 )
-        _check_factors(source, pair.down, pair.up, infos[name])
         dtype = source.infos[pair.down].dtype
-        found[name] = ForeignTensor(
-            dtype,
-            _product(
-                source, pair.down, pair.up, infos[name].shape, _scale(source, pair.alpha, scales, stem, pair.down)
-            ),
-        )
+        scale = _scale(source, pair.alpha, scales, stem, pair.down)
+        for index, name in enumerate(rows):
+            own = _Part(infos[name], index, len(rows))
+            _check_factors(source, pair.down, pair.up, own)
+            found[name] = ForeignTensor(dtype, _product(source, pair.down, pair.up, own, scale))
     known = (
         any(pair.alpha for pair in pairs.values())
         or scales.known
@@ -68,11 +66,21 @@ def open_adapter(
     return Foreign(source.what, ADAPTER, found, scaled=known)
 
 
-def _check_factors(source: TensorSource, down: str, up: str, info: ParameterInfo) -> None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A parameter, and which of so many parts of the rows of a matrix it is."""
+
+    info: ParameterInfo
+    index: int
+    parts: int
+
+
+def _check_factors(source: TensorSource, down: str, up: str, part: _Part) -> None:
     """Refuse factors whose product is no change of this parameter, before anything is read."""
+    info = part.info
     a, b = source.infos[down].shape, source.infos[up].shape
     fits = len(a) >= _MATRIX and len(b) >= _MATRIX and a[0] == b[1] and a[0] > 0 and math.prod(b[2:]) == 1
-    if not fits or b[0] != info.shape[0] or math.prod(a[1:]) != math.prod(info.shape[1:]):
+    if not fits or b[0] != part.parts * info.shape[0] or math.prod(a[1:]) != math.prod(info.shape[1:]):
         raise UnsupportedHostError(
             f"{source.what}: {down}: expected factors of {info.name} {list(info.shape)}, got {list(a)} and {list(b)}: "
             "it was made for another model",
@@ -80,13 +88,11 @@ def _check_factors(source: TensorSource, down: str, up: str, info: ParameterInfo
         )
 
 
-def _product(
-    source: TensorSource, down: str, up: str, shape: tuple[int, ...], scale: float
-) -> Callable[[], torch.Tensor]:
+def _product(source: TensorSource, down: str, up: str, part: _Part, scale: float) -> Callable[[], torch.Tensor]:
     def value() -> torch.Tensor:
         a = source.read(down).to(torch.float64)
-        b = source.read(up).to(torch.float64)
-        return (scale * (b.flatten(1) @ a.flatten(1))).reshape(shape)
+        b = source.read(up).to(torch.float64).chunk(part.parts)[part.index]
+        return (scale * (b.flatten(1) @ a.flatten(1))).reshape(part.info.shape)
 
     return value
 

@@ -4,8 +4,9 @@
     a folder of one component               diffusion_pytorch_model.safetensors, with or without an index
     a PEFT folder                           adapter_config.json, adapter_model.safetensors
     a folder with pytorch_lora_weights.safetensors
-    one file                                a CompVis checkpoint (model.diffusion_model.…), a state dict with diffusers'
-                                            names, whole or partial, with or without `unet.`; an adapter
+    one file                                a CompVis checkpoint (model.diffusion_model.…), a transformer's in its
+                                            authors' names, a state dict with diffusers' names, whole or partial, with
+                                            or without `unet.`; an adapter
 
 ESD, UCE, MACE, SPEED and Concept Ablation save whole weights, of the touched layers or of all; SPM saves an adapter.
 What a file lacks is unchanged. Nothing is computed here: values are read when they are asked for, one at a time.
@@ -14,7 +15,7 @@ What a file lacks is unchanged. Nothing is computed here: values are read when t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,9 @@ from rasura.patches.foreign.adapter_names import is_adapter_file
 from rasura.patches.foreign.adapters import PEFT_CONFIG, open_adapter, read_peft_config
 from rasura.patches.foreign.foreign import _SHOWN, WEIGHTS, Foreign, ForeignTensor, refuse_unknown
 from rasura.patches.foreign.tensor_source import PICKLES, SAFE, TensorSource, open_source
-from rasura.patches.hosts.disk.layouts.compvis_names import parts
+from rasura.patches.hosts.disk.layouts.compvis_names import Part
 from rasura.patches.hosts.disk.layouts.diffusers_layout import FLOATS, Layout, find_component_layout, find_layout
+from rasura.patches.hosts.disk.layouts.single_names import SingleNames, read_names
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
@@ -103,10 +105,12 @@ def _read_place(root: Path, layout: Layout, name: ParamName) -> torch.Tensor:
 
 
 def _state(source: TensorSource, infos: Mapping[ParamName, ParameterInfo]) -> Foreign:
-    """Whole weights under CompVis' or diffusers' names."""
+    """Whole weights under CompVis', a transformer's authors' or diffusers' names."""
     floats = [info for info in source.infos.values() if info.dtype in FLOATS]
-    if any(info.name.startswith(_COMPVIS) for info in floats):
-        return Foreign(source.what, WEIGHTS, dict(_compvis(source, floats, infos)))
+    names = read_names(floats)
+    if names.native or any(info.name.startswith(_COMPVIS) for info in floats):
+        _refuse_mixed(source.what, names)
+        return Foreign(source.what, WEIGHTS, dict(_in_parts(source, names.parts, infos)))
     found: dict[ParamName, ForeignTensor] = {}
     lost: list[str] = []
     for info in floats:
@@ -126,20 +130,28 @@ def _named(key: str, infos: Mapping[ParamName, ParameterInfo]) -> ParamName | No
     return next((name for name in choices if name in infos), None)
 
 
-def _compvis(
-    source: TensorSource, floats: list[TensorInfo], infos: Mapping[ParamName, ParameterInfo]
+def _refuse_mixed(what: str, names: SingleNames) -> None:
+    """Refuse native weights of which some could not be compared: what they change would be left out in silence."""
+    if names.native and names.unmatched:
+        name, held = next(iter(names.unmatched.items()))
+        raise UnsupportedHostError(
+            f"{what}: expected whole weights that can be compared with the base, got {name} in {held}",
+            hint="diffusers' from_single_file(FILE).save_pretrained(DIR), and rasura adopt DIR",
+        )
+
+
+def _in_parts(
+    source: TensorSource, parts: Sequence[Part], infos: Mapping[ParamName, ParameterInfo]
 ) -> Iterable[tuple[ParamName, ForeignTensor]]:
     lost: list[str] = []
-    total = 0
-    for part in parts(floats):
-        total += 1
+    for part in parts:
         if part.name not in infos:
             lost.append(part.tensor.name)
             continue
         size = DTYPES[part.tensor.dtype][1]
         start, stop = ((at - part.tensor.start) // size for at in (part.start, part.stop))
         yield part.name, ForeignTensor(part.tensor.dtype, _slice(source, part.tensor, infos[part.name], start, stop))
-    refuse_unknown(source.what, lost, total)
+    refuse_unknown(source.what, lost, len(parts))
 
 
 def _whole(source: TensorSource, info: TensorInfo, shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:

@@ -211,7 +211,7 @@ def _leaving(registry: Registry, patch_id: PatchId, describe: Describer) -> tupl
     files = registry.patch_files(patch_id)
     patch = verify_files(registry, files).patch
     facts = describe.patch(patch.manifest)
-    made = encode_beside(patch, two_encoders=describe.has_two_encoders(facts.base)) if facts.comfyui else None
+    made = encode_beside(patch, describe.lora_names(facts.base)) if facts.comfyui else None
     if made is None:
         return hub.PatchFiles(patch_id, files), replace(facts, comfyui="")
     return hub.PatchFiles(patch_id, files, {facts.comfyui: made}), facts

@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import require
-from rasura.patches.format.kohya_lora import KohyaFile, encode_kohya
 from rasura.patches.format.member import Member
+from rasura.patches.format.spellings.lora_file import KohyaFile, encode_lora
+from rasura.patches.format.spellings.lora_names import LoraNames, LoraStyle, list_denoisers
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.native_modules import find_lora_names
 from rasura.patches.types import SHORT, PatchId
+from rasura.registry.apply.hosts.host_state import touched_by
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_registered
 from rasura.registry.trust.limits import merge_policies
 
-__all__ = ["export_kohya", "list_files", "list_folders"]
+__all__ = ["export_lora", "list_files", "list_folders"]
 
-_ENCODER: Final = "text_encoder."
-_SECOND: Final = "text_encoder_2."
+_UNET: Final = "unet."
 _WORD: Final = 40  # characters of a concept in a file's name: four bytes each fit every file system
+_NOISES: Final = {"transformer": "high_noise", "transformer_2": "low_noise"}
+"""What programs call the files of a pipeline's two denoisers (Wan 2.2), the first of which begins."""
 
 
-def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> KohyaFile:
-    """A set of patches as one file in kohya's spelling.
+def export_lora(
+    registry: Registry, wanted: Mapping[PatchId, Strength], style: LoraStyle, denoiser: str | None = None
+) -> KohyaFile:
+    """A set of patches as one LoRA file in other programs' names.
 
     What leaves here can be verified by nobody any more, so it is verified and checked now, as for applying it.
 
+    Args:
+        registry: where the patches are.
+        wanted: the set.
+        style: how the file calls modules.
+        denoiser: of a pipeline with two, which; None of any other.
+
     Raises:
-        NotFoundError, VerificationError: a patch is not here, or is not good.
+        NotFoundError, VerificationError: a patch or its base is not here, or is not good.
         CheckRefusedError: the composer refuses the set.
         InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see
-        `rasura.patches.format.kohya_lora.encode_kohya`.
+        `rasura.patches.format.spellings.lora_file.encode_lora`.
     """
     found = judge_registered(registry, wanted, merge_policies(registry, None))
     require(found.verdict)
-    return encode_kohya(found.stack, two_encoders=_two_encoders(registry, found.stack))
+    return encode_lora(found.stack, replace(_names(registry, found.stack, style), denoiser=denoiser))
+
+
+def _names(registry: Registry, stack: Sequence[Member], style: LoraStyle) -> LoraNames:
+    """How the file calls modules; the base is asked only where its answer shows in a name."""
+    touched = (name for member in stack for name in member.patch.tensors.increments)
+    if all(name.startswith(_UNET) for name in touched):
+        return LoraNames(style)
+    base = registry.base(stack[0].patch.manifest.base.sha256)
+    return find_lora_names({p.name: ParameterInfo(p.name, p.dtype, p.shape) for p in base.parameters}, style)
 
 
 def list_folders(registry: Registry, ids: Sequence[PatchId]) -> dict[str, bytes]:
@@ -50,16 +73,27 @@ def list_folders(registry: Registry, ids: Sequence[PatchId]) -> dict[str, bytes]
     return found
 
 
-def list_files(registry: Registry, wanted: Mapping[PatchId, Strength]) -> dict[str, bytes]:
-    """Every patch as a file of its own in kohya's spelling, checked alone: bytes by `NAME.safetensors`.
+def list_files(
+    registry: Registry, wanted: Mapping[PatchId, Strength], style: LoraStyle
+) -> dict[PatchId, dict[str, bytes]]:
+    """Every patch as a file of its own in other programs' names, checked alone; one of two denoisers as two.
+
+    Returns:
+        By patch its files: bytes by `NAME.safetensors`, or by `NAME/high_noise.safetensors` and
+        `NAME/low_noise.safetensors`.
 
     Raises:
-        RasuraError: see `export_kohya`.
+        RasuraError: see `export_lora`.
     """
-    return {
-        f"{name_patch(registry, patch_id)}.safetensors": export_kohya(registry, {patch_id: strength}).data
-        for patch_id, strength in wanted.items()
-    }
+    return {patch_id: _files_of(registry, patch_id, strength, style) for patch_id, strength in wanted.items()}
+
+
+def _files_of(registry: Registry, patch_id: PatchId, strength: Strength, style: LoraStyle) -> dict[str, bytes]:
+    name, one = name_patch(registry, patch_id), {patch_id: strength}
+    denoisers = list_denoisers(touched_by(registry, [patch_id]))
+    if len(denoisers) < len(_NOISES):
+        return {f"{name}.safetensors": export_lora(registry, one, style).data}
+    return {f"{name}/{_NOISES[each]}.safetensors": export_lora(registry, one, style, each).data for each in denoisers}
 
 
 def name_patch(registry: Registry, patch_id: PatchId) -> str:
@@ -67,11 +101,3 @@ def name_patch(registry: Registry, patch_id: PatchId) -> str:
     concept = registry.patch(patch_id).concepts[0]
     word = "-".join("".join(c if c.isalnum() else " " for c in concept).split())[:_WORD]
     return f"{word}-{patch_id[:SHORT]}" if word else patch_id[:SHORT]
-
-
-def _two_encoders(registry: Registry, stack: Sequence[Member]) -> bool:
-    """Whether the base has a second text encoder; asked only where the answer shows in a name."""
-    if not any(name.startswith(_ENCODER) for member in stack for name in member.patch.tensors.increments):
-        return False
-    base = registry.base(stack[0].patch.manifest.base.sha256)
-    return any(parameter.name.startswith(_SECOND) for parameter in base.parameters)

@@ -1,5 +1,6 @@
 """Stock diffusers loads a kohya file as a LoRA, and then draws what our merged weights draw; ComfyUI's names by its rule."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
-from rasura.patches.format.kohya_lora import UNSIGNED, encode_kohya, name_module_key
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.spellings.lora_file import UNSIGNED, KohyaFile, encode_lora
+from rasura.patches.format.spellings.lora_names import LoraNames
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
 
@@ -30,6 +32,14 @@ pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
 SPEC = TinySpec(size="medium")
 TOLERANCE = 1e-5
 KEYS = Path(__file__).parent / "comfyui_sd1_attn2_keys.txt"
+
+
+def encode_kohya(members: Sequence[Member]) -> KohyaFile:
+    return encode_lora(members, LoraNames())
+
+
+def name_module_key(name: ParamName, *, two_encoders: bool = False) -> str:
+    return LoraNames(two_encoders=two_encoders).place(name).key
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +161,7 @@ def test_diffusers_reads_the_names_back() -> None:
     "name", ["transformer.transformer_blocks.0.attn.to_k.weight", "unet.mid_block.attn2.processor.to_k_ip.0.weight"]
 )
 def test_a_parameter_without_a_name_there_is_refused(name: str) -> None:
-    with pytest.raises(UnsupportedHostError, match="kohya's spelling"):
+    with pytest.raises(UnsupportedHostError, match="has no name in such a file"):
         name_module_key(ParamName(name))
 
 

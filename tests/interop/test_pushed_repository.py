@@ -17,7 +17,7 @@ from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.strength import ONE
-from rasura.patches.format.kohya_lora import name_module_key
+from rasura.patches.format.spellings.lora_names import LoraNames
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
@@ -96,7 +96,7 @@ def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the
     """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` in its map of LoRA keys."""
     with workshop.open() as registry:
         names = load_verified(registry, workshop.photo).tensors.increments
-    known = {name_module_key(name) for name in names}
+    known = {LoraNames().place(name).key for name in names}
     known |= {
         f"unet.{n.removeprefix('unet.').removesuffix('.weight').replace('.to_', '.processor.to_')}" for n in names
     }
@@ -105,7 +105,7 @@ def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the
     def modules(path: Path) -> set[str]:
         return {key.removesuffix(next(end for end in ends if key.endswith(end))) for key in load_file(path)}
 
-    assert modules(file_of(downloaded, workshop.photo)) == {name_module_key(name) for name in names}
+    assert modules(file_of(downloaded, workshop.photo)) == {LoraNames().place(name).key for name in names}
     folder = downloaded / f"patches/{workshop.photo}"
     assert not modules(folder / "pytorch_lora_weights.safetensors") & known
 

@@ -25,7 +25,7 @@ from rasura.patches._io.tensor_bytes import (
 )
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
-from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model
+from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model, say_conversion
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout, TensorLocation
 from rasura.patches.hosts.disk.plan_write import digest_present, plan_write
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
@@ -96,7 +96,7 @@ class CheckpointHost(Host):
             raise UnsupportedHostError(
                 f"{self.path}: expected a diffusers folder, whose tokenizer and text encoder can be loaded, got a "
                 "single file: patches are made on folders and applied to both",
-                hint="convert it with diffusers' from_single_file(…).save_pretrained(DIR)",
+                hint=say_conversion(self._layout),
             )
         return self.path
 

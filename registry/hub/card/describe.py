@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.patches.format.kohya_lora import encode_kohya
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.spellings.lora_file import encode_lora
+from rasura.patches.format.spellings.lora_names import LoraNames
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models import families
 from rasura.patches.models.family import Family
-from rasura.patches.types import SHORT, Digest, PatchId
+from rasura.patches.models.native_modules import find_lora_names
+from rasura.patches.types import SHORT, Digest, ParamName, PatchId
 from rasura.registry._storage.records.base_records import BaseRecord
 from rasura.registry.hub.card.facts import BaseFacts, PatchFacts
 from rasura.registry.registry import Registry
 
 __all__ = ["Describer", "encode_beside"]
 
-_SECOND: Final = "text_encoder_2."
 _NAMED: Final = 40  # characters of a concept in a file's name
 
 
@@ -79,9 +80,9 @@ class Describer:
             retired=self.retired.get(patch_id, False),
         )
 
-    def has_two_encoders(self, base: BaseFacts) -> bool:
-        """Whether a base that is known here has a second text encoder."""
-        return any(parameter.name.startswith(_SECOND) for parameter in self.bases[base.digest].parameters)
+    def lora_names(self, base: BaseFacts) -> LoraNames:
+        """How files for ComfyUI call the modules of a base that is known here."""
+        return find_lora_names(_infos(self.bases[base.digest]), "kohya")
 
     def _base(self, spec: BaseSpec) -> BaseFacts:
         self._seen.add(spec.sha256)
@@ -98,8 +99,7 @@ class Describer:
 def _family(spec: BaseSpec, record: BaseRecord | None) -> str:
     """The family by all parameters of the base, or, of a base that is not here, by the touched ones if they tell."""
     if record is not None:
-        infos = {p.name: ParameterInfo(p.name, p.dtype, p.shape) for p in record.parameters}
-        found = families.find_family(infos)
+        found = families.find_family(_infos(record))
         return found.name if found else ""
     fitting = [
         family.name
@@ -107,6 +107,10 @@ def _family(spec: BaseSpec, record: BaseRecord | None) -> str:
         if any(family.reads(p.name) == "text" and p.shape[-1] == _width(family) for p in spec.parameters)
     ]
     return fitting[0] if len(fitting) == 1 else ""
+
+
+def _infos(record: BaseRecord) -> dict[ParamName, ParameterInfo]:
+    return {p.name: ParameterInfo(p.name, p.dtype, p.shape) for p in record.parameters}
 
 
 def _width(family: Family) -> int:
@@ -120,9 +124,9 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_NAMED].strip("-") or "patch"
 
 
-def encode_beside(patch: Patch, *, two_encoders: bool) -> bytes | None:
+def encode_beside(patch: Patch, names: LoraNames) -> bytes | None:
     """A patch's file in kohya's spelling at strength 1; None where that has no name for a layer of it."""
     try:
-        return encode_kohya([Member(patch)], two_encoders=two_encoders).data
+        return encode_lora([Member(patch)], names).data
     except UnsupportedHostError:
         return None

@@ -2,8 +2,8 @@
 
 Read in the sources of diffusers 0.42 (its LoRA mixins, the tags of its training scripts) and of ComfyUI (its map of
 LoRA keys): diffusers has LoRA loaders for the pipelines of all these families but PixArt and Cosmos, and that of Wan
-2.2 loads one denoiser alone. ComfyUI knows the layers of a UNet only in kohya's spelling; of SD3, FLUX and PixArt it
-knows `transformer.<name>`, which is how a patch's own file names them.
+2.2 loads one denoiser alone. ComfyUI knows the layers of a UNet only in kohya's spelling, those of a transformer by
+their authors' names, and of some families by `transformer.<name>`, too, which is how a patch's own file names them.
 """
 
 from collections.abc import Mapping
@@ -40,19 +40,19 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "FLUX": FamilyFacts("flux", comfyui=True),
     "PixArt": FamilyFacts("pixart", diffusers=False, comfyui=True),
     "Wan 2.2": FamilyFacts("wan", diffusers=False, why="diffusers loads one denoiser alone of LoRA files into"),
-    "Wan": FamilyFacts("wan"),
-    "LTX": FamilyFacts("ltx-video"),
-    "AuraFlow": FamilyFacts("auraflow"),
-    "Chroma": FamilyFacts("chroma"),
+    "Wan": FamilyFacts("wan", kohya=True),
+    "LTX": FamilyFacts("ltx-video", kohya=True),
+    "AuraFlow": FamilyFacts("auraflow", comfyui=True),
+    "Chroma": FamilyFacts("chroma", comfyui=True),
     "Sana": FamilyFacts("sana"),
-    "Qwen-Image": FamilyFacts("qwen-image"),
-    "Z-Image": FamilyFacts(""),
-    "FLUX.2": FamilyFacts("flux2"),
-    "FLUX.2 klein": FamilyFacts("flux2"),
+    "Qwen-Image": FamilyFacts("qwen-image", comfyui=True),
+    "Z-Image": FamilyFacts("", comfyui=True),
+    "FLUX.2": FamilyFacts("flux2", comfyui=True),
+    "FLUX.2 klein": FamilyFacts("flux2", comfyui=True),
     "CogView4": FamilyFacts("cogview4"),
-    "HunyuanVideo": FamilyFacts(""),
-    "Cosmos": FamilyFacts("", diffusers=False),
-    "Lumina 2": FamilyFacts("lumina-2"),
+    "HunyuanVideo": FamilyFacts("", kohya=True),
+    "Cosmos": FamilyFacts("", diffusers=False, kohya=True),
+    "Lumina 2": FamilyFacts("lumina-2", kohya=True),
 }
 """By the name of `rasura.patches.models.families`."""
 UNKNOWN: Final = FamilyFacts("", diffusers=False, why="diffusers cannot be promised to load LoRA files into")

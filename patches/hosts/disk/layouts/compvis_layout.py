@@ -2,13 +2,15 @@
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from rasura.patches._io.safetensors_file import Header
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
-from rasura.patches.hosts.disk.layouts.compvis_names import find_unmatched, list_averages, parts
+from rasura.patches.format.spellings.catalogue import SPELLINGS
+from rasura.patches.hosts.disk.layouts.compvis_names import Part, list_averages
 from rasura.patches.hosts.disk.layouts.diffusers_layout import (
     ADOPT,
     FLOATS,
@@ -18,10 +20,11 @@ from rasura.patches.hosts.disk.layouts.diffusers_layout import (
     read_weights,
     refuse_coded,
 )
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.disk.layouts.single_names import read_names
+from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo
 from rasura.patches.types import ParamName
 
-__all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name"]
+__all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name", "say_conversion"]
 
 _SUFFIXES: Final = (".safetensors", ".sft")
 _PICKLES: Final = frozenset({".ckpt", ".pt", ".pth", ".bin"})
@@ -30,6 +33,10 @@ _ADAPTED: Final = ("lora_A", "lora_B", "lora_up", "lora_down", "hada_w1", "lokr_
 _EMBEDDED: Final = ("emb_params", "clip_l", "clip_g", "string_to_param.*")
 _EMBEDDING: Final = "give the model's folder; erase the word's concept there: rasura erase --base DIR --concept TEXT"
 _CONVERT: Final = "convert it with diffusers' from_single_file(…).save_pretrained(DIR)"
+_BESIDE: Final = (
+    "put it beside its family's encoders, in a copy of their folder: diffusers' from_single_file(FILE, "
+    "config=DIR/transformer).save_pretrained(DIR/transformer)"
+)
 
 
 def find_model(path: Path) -> Path:
@@ -67,6 +74,11 @@ def is_single_name(file: Path) -> bool:
     return file.suffix in _SUFFIXES and len(os.fsencode(file.name)) <= _NAME_BYTES
 
 
+def say_conversion(layout: Layout) -> str:
+    """How a folder is made of a single file, which may be a denoiser alone."""
+    return _CONVERT if any(name.startswith("text_encoder.") for name in layout.places) else _BESIDE
+
+
 def _single(file: Path) -> Layout:
     if not is_single_name(file):
         what = "pickled weights, which are never opened" if file.suffix in _PICKLES else "another name"
@@ -82,31 +94,34 @@ def find_single_layout(file: Path) -> Layout:
     """The layout of a single file, whatever it is called.
 
     Raises:
-        UnsupportedHostError: other names than those of a Stable Diffusion checkpoint.
+        UnsupportedHostError: names that are known in no way, or a component of a diffusers folder.
         FormatError: a header that breaks the format.
     """
     try:
         header, identity = read_weights(file.parent, file.name)
     except OSError as error:
         raise HostError(f"{file}: expected a readable file, got {error.strerror}", errno=error.errno) from None
-    places = _places(file, header)
-    for part in parts(header.tensors):
+    names = read_names(header.tensors)
+    if names.native and file.parent.name in COMPONENTS and (file.parent.parent / "model_index.json").is_file():
+        raise _unknown(file, header)  # a folder's weights in names that happen to be the same are patched there
+    places = _places(file, header, names.parts)
+    for part in names.parts:
         refuse_coded(part.name.partition(".")[0], part.tensor, file)
     if not places:
         raise _unknown(file, header)
     average = list_averages(header.tensors)
-    doubled = frozenset(part.name for part in parts(header.tensors) if part.tensor.name in average)
+    doubled = frozenset(part.name for part in names.parts if part.tensor.name in average)
     return Layout(
         MappingProxyType({name: places[name] for name in sorted(places)}),
         MappingProxyType({file.name: identity}),
         doubled,
-        MappingProxyType(find_unmatched(header.tensors)),
+        MappingProxyType(names.unmatched),
     )
 
 
-def _places(file: Path, header: Header) -> dict[ParamName, TensorLocation]:
+def _places(file: Path, header: Header, parts: Iterable[Part]) -> dict[ParamName, TensorLocation]:
     places: dict[ParamName, TensorLocation] = {}
-    for part in parts(header.tensors):
+    for part in parts:
         if part.tensor.dtype in FLOATS:
             if part.name in places:
                 raise FormatError(f"{file}: expected one tensor for {part.name}, got two")
@@ -124,8 +139,8 @@ def _unknown(file: Path, header: Header) -> UnsupportedHostError:
         )
     got = f"a single file with names like {header.tensors[0].name}" if header.tensors else "a single file of no tensors"
     return UnsupportedHostError(
-        f"{file}: expected a diffusers folder or the names of a Stable Diffusion checkpoint "
-        f"(model.diffusion_model.…), got {got}",
+        f"{file}: expected a diffusers folder, a Stable Diffusion checkpoint (model.diffusion_model.…), or a single "
+        f"file in the native names of {', '.join(SPELLINGS)}, got {got}",
         hint=f"--model {shlex.quote(str(pipeline))}" if pipeline else _CONVERT,
     )
 

@@ -1,0 +1,1 @@
+"""What checkpoints and LoRA files call a denoiser's parameters where diffusers is not asked: native names."""
