@@ -239,12 +239,12 @@ class CheckpointHost(Host):
         with locked(self.path, exclusive=True), readable(self.path):
             journal = self.journal_type(self._state)
             settle(journal, self.path)
-            record, infos = plan_write(self._state, self._layout, self.location, tensors, forget=forget, held=held)
+            record, staged = plan_write(self._state, self._layout, self.location, tensors, forget=forget, held=held)
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
                 journal.transact(
                     record,
-                    infos,
+                    staged,
                     lambda change: view_memory(tensors[by_place[change.file, change.start]]),
                     self.host_id,
                 )
