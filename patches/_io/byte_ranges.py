@@ -19,10 +19,12 @@ from rasura.patches.types import Digest
 
 __all__ = [
     "NewFiles",
+    "copy_known",
     "copy_range",
     "digest_range",
     "digest_ranges",
     "digest_written",
+    "read_into",
     "read_range",
     "read_whole",
     "replace_file",
@@ -55,13 +57,18 @@ def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
 def read_whole(descriptor: int, start: int, stop: int) -> bytearray:
     """As `read_range`, in one piece and without copying it."""
     found = bytearray(stop - start)
-    room = memoryview(found)
+    read_into(memoryview(found), descriptor, start)
+    return found
+
+
+def read_into(room: memoryview, descriptor: int, start: int) -> None:
+    """As `read_range`, as many bytes as there is room for."""
+    stop = start + len(room)
     while start < stop:
         got = os.preadv(descriptor, [room], start)
         if not got:
             raise _too_short(start, stop)
         start, room = start + got, room[got:]
-    return found
 
 
 def _too_short(start: int, stop: int) -> HostError:
@@ -98,6 +105,21 @@ def copy_range(source: int, start: int, stop: int, target: int, at: int) -> Dige
         write_range(target, at, [room[:got]])
         start, at = start + got, at + got
     return Digest(state.hexdigest())
+
+
+def copy_known(source: int, start: int, known: memoryview, target: int, at: int) -> bool:
+    """Write bytes that are known into a file from `at` on; whether another one still has them from `start` on.
+
+    Raises:
+        HostError: the source ends before.
+        OSError: reading or writing failed; some bytes may have been written.
+    """
+    for first in range(0, len(known), _ROOM):
+        piece = known[first : first + _ROOM]
+        if read_whole(source, start + first, start + first + len(piece)) != piece:
+            return False
+        write_range(target, at + first, [piece])
+    return True
 
 
 def digest_ranges(ranges: Iterable[tuple[int, int, int]]) -> list[Digest]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from rasura.patches._io.byte_ranges import digest_ranges
 from rasura.patches._io.tensor_bytes import Storable, digest_tensors
 from rasura.patches.errors import DriftError, HostWriteError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout
+from rasura.patches.hosts.disk.read_values import digest_present
 from rasura.patches.hosts.disk.stage_originals import StagedFile, plan_rewritten, sort_into_files
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.types import SHORT, Digest, ParamName
 
-__all__ = ["digest_present", "plan_write"]
+__all__ = ["plan_write"]
 
 
 def plan_write(
@@ -74,20 +74,6 @@ def _check_forgotten(
                 "changed",
                 parameter=name,
             )
-
-
-def digest_present(
-    layout: Layout, location: str, names: Iterable[ParamName], files: WeightFiles
-) -> dict[ParamName, Digest]:
-    """SHA-256 of what is there now.
-
-    Raises:
-        UnsupportedHostError: the model has no such parameter.
-        DriftError: a weight file was replaced since it was described.
-    """
-    places = {name: layout.place(name, location) for name in names}
-    ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
-    return dict(zip(places, digest_ranges(ranges), strict=True))
 
 
 def _digest_before(

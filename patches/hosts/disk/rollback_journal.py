@@ -26,7 +26,6 @@ from typing import TypeAlias
 
 from rasura.patches._io.byte_ranges import (
     NewFiles,
-    copy_range,
     digest_ranges,
     digest_written,
     read_range,
@@ -36,15 +35,17 @@ from rasura.patches._io.byte_ranges import (
 )
 from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches.errors import DriftError, FormatError, HostWriteError, NotFoundError
+from rasura.patches._io.tensor_bytes import RawValue
+from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
-from rasura.patches.hosts.disk.stage_originals import StagedFile, begin_file
+from rasura.patches.hosts.disk.stage_originals import StagedFile, begin_file, copy_old, place_unstaged
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.types import SHORT, Digest
+from rasura.patches.types import Digest
 
 __all__ = ["RollbackJournal"]
 
+_Seen: TypeAlias = Callable[[RangeChange], "RawValue | None"]
 _DigestAll: TypeAlias = Callable[[Iterable[tuple[int, int, int]]], list[Digest]]
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -76,6 +77,7 @@ class RollbackJournal:
         record: Record,
         staged: Sequence[StagedFile],
         fresh: Callable[[RangeChange], memoryview],
+        seen: _Seen,
         identity: str,
     ) -> None:
         """Do all of `record`, or nothing.
@@ -84,6 +86,7 @@ class RollbackJournal:
             record: what changes.
             staged: the files of what is kept for the first time, or anew.
             fresh: the new bytes of a change.
+            seen: its old bytes with their digest, where somebody has them.
             identity: the host's id, should it have none yet.
 
         Raises:
@@ -93,7 +96,7 @@ class RollbackJournal:
         """
         try:
             with WeightFiles(self._state.root, record.files, writable=True) as files:
-                self._prepare(record, staged, files, identity)
+                self._prepare(record, staged, files, seen, identity)
                 self._overwrite(record, files, fresh)
             self._pending.rename(self._done)
             sync_folder(self._state.path)
@@ -126,7 +129,9 @@ class RollbackJournal:
         self._sweep()
         return rolled_back
 
-    def _prepare(self, record: Record, staged: Sequence[StagedFile], files: WeightFiles, identity: str) -> None:
+    def _prepare(
+        self, record: Record, staged: Sequence[StagedFile], files: WeightFiles, seen: _Seen, identity: str
+    ) -> None:
         """Steps 1 to 3."""
         for change in record.changes:
             files.descriptor(change.file)  # refused before anything is made
@@ -136,8 +141,8 @@ class RollbackJournal:
             places = [place for file in staged for place in self._begin(file, made, files)]
             pending = made.begin(self._pending, [head := encode_head(record)], mode=_mode(record.files, files))
             self.reached("journal partly written")
-            places += _place_unstaged(record, pending, len(head))
-            count_at_once(lambda place: self._keep(*place, files), places)
+            places += place_unstaged(record, pending, len(head))
+            count_at_once(lambda place: self._keep(*place, files, seen(place[0])), places)
             for file in staged:
                 made.put(self._state.staging / file.name)
                 self.reached("original staged")
@@ -155,21 +160,11 @@ class RollbackJournal:
         self.reached("original begun")
         return begun
 
-    def _keep(self, change: RangeChange, target: int, at: int, files: WeightFiles) -> None:
-        """The old bytes, which are hashed as they pass: they must be those that were checked.
-
-        Raises:
-            DriftError: somebody wrote to the file meanwhile.
-        """
-        got = copy_range(files.descriptor(change.file), change.start, change.stop, target, at)
+    def _keep(
+        self, change: RangeChange, target: int, at: int, files: WeightFiles, seen: RawValue | None = None
+    ) -> None:
+        copy_old(change, files.descriptor(change.file), target, at, seen)
         self.reached("original written" if change.staged else "journal partly written")
-        if got != change.old:
-            raise DriftError(
-                f"{change.file}: expected the bytes from {change.start} with SHA-256 {change.old[:SHORT]}…, got "
-                f"{got[:SHORT]}…: somebody changed them meanwhile; nothing was written",
-                hint="stop what writes to this model, and try again",
-                file=change.file,
-            )
 
     def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[RangeChange], memoryview]) -> None:
         """Steps 4 and 5."""
@@ -262,16 +257,6 @@ class RollbackJournal:
         except (NotFoundError, FormatError):
             return None
         return Digest(state.hexdigest())
-
-
-def _place_unstaged(record: Record, pending: int, at: int) -> list[tuple[RangeChange, int, int]]:
-    """Where in the journal, open as `pending`, old bytes go of what is not staged; the first at `at`."""
-    found = []
-    for change in record.changes:
-        if not change.staged:
-            found.append((change, pending, at))
-            at += change.size
-    return found
 
 
 def _mode(named: Iterable[str], files: WeightFiles) -> int:

@@ -10,15 +10,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rasura.patches._io.byte_ranges import NewFiles, write_range
-from rasura.patches._io.tensor_bytes import DTYPES
-from rasura.patches.hosts.disk.journal_record import RangeChange
+from rasura.patches._io.byte_ranges import NewFiles, copy_known, copy_range, write_range
+from rasura.patches._io.tensor_bytes import DTYPES, RawValue
+from rasura.patches.errors import DriftError
+from rasura.patches.hosts.disk.journal_record import RangeChange, Record
 from rasura.patches.hosts.disk.layouts.diffusers_layout import TensorLocation
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, encode_header
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.types import ParamName
+from rasura.patches.types import SHORT, ParamName
 
-__all__ = ["StagedFile", "begin_file", "plan_rewritten", "sort_into_files"]
+__all__ = ["StagedFile", "begin_file", "copy_old", "place_unstaged", "plan_rewritten", "sort_into_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,39 @@ def begin_file(staged: StagedFile, made: NewFiles, path: Path, mode: int) -> lis
         found.append((change, target, at))
         at += change.size
     return found
+
+
+def place_unstaged(record: Record, pending: int, at: int) -> list[tuple[RangeChange, int, int]]:
+    """Where in the journal, open as `pending`, old bytes go of what is not staged; the first at `at`."""
+    found = []
+    for change in record.changes:
+        if not change.staged:
+            found.append((change, pending, at))
+            at += change.size
+    return found
+
+
+def copy_old(change: RangeChange, source: int, target: int, at: int, seen: RawValue | None) -> None:
+    """Write the old bytes of a change into a file from `at` on. They must be those that were checked.
+
+    Args:
+        change: which bytes.
+        source: the weight file.
+        target: the file that keeps them.
+        at: where in it.
+        seen: the bytes that were checked, with their digest; without them the file's are hashed as they pass.
+
+    Raises:
+        DriftError: somebody wrote to the weight file meanwhile.
+    """
+    if seen is not None and seen.digest == change.old:
+        same = copy_known(source, change.start, memoryview(seen.data), target, at)
+    else:
+        same = copy_range(source, change.start, change.stop, target, at) == change.old
+    if not same:
+        raise DriftError(
+            f"{change.file}: expected the bytes from {change.start} with SHA-256 {change.old[:SHORT]}…, got others: "
+            "somebody changed them meanwhile; nothing was written",
+            hint="stop what writes to this model, and try again",
+            file=change.file,
+        )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.byte_ranges import read_whole, replace_file, sync_folder
+from rasura.patches._io.byte_ranges import read_into, replace_file, sync_folder
 from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.files import open_regular, read_regular
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
@@ -53,7 +53,13 @@ class KeptOriginal:
     """SHA-256 of the values, as it was when they were kept."""
 
     def read(self) -> bytearray:
-        """The values.
+        """The values; raises as `read_into`."""
+        found = bytearray(self.stop - self.start)
+        self.read_into(memoryview(found))
+        return found
+
+    def read_into(self, room: memoryview) -> None:
+        """Put the values into this room, which has their size.
 
         Raises:
             DigestMismatchError: the file was damaged.
@@ -61,18 +67,18 @@ class KeptOriginal:
             HostError: the file cannot be read.
         """
         try:
-            data = _bytes_of(self.path, self.start, self.stop)
+            with open_regular(self.path) as (file, _):
+                read_into(room, file.fileno(), self.start)
         except OSError as error:
             raise HostError(f"{self.path}: expected a readable file, got {error.strerror}") from None
         except NotFoundError as error:
             raise HostError(error.message) from None
-        if (got := digest_of(data)) != self.digest:
+        if (got := digest_of(room)) != self.digest:
             raise DigestMismatchError(
                 f"{self.path}: expected the original of {self.info.name} with SHA-256 {self.digest}, got {got}",
                 hint="take a fresh copy of the base model",
                 parameter=self.info.name,
             )
-        return data
 
 
 class StateFolder:
@@ -224,8 +230,3 @@ def _read_kept(path: Path) -> list[KeptOriginal]:
         )
         for tensor in header.tensors
     ]
-
-
-def _bytes_of(path: Path, start: int, stop: int) -> bytearray:
-    with open_regular(path) as (file, _):
-        return read_whole(file.fileno(), start, stop)
