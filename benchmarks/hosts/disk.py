@@ -43,6 +43,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.light.layers import Layer, Term
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
+from rasura.registry.apply.hosts.cached_host import Glance
 
 Patch = Mapping[ParamName, Increment]
 
@@ -61,15 +62,18 @@ class Row:
 def give(path: Path, patch: Patch | None) -> None:
     """Open the model, give it the value of this patch, or none; what a motion does beside the registry."""
     host = CheckpointHost.open(path)
-    names = host.kept() if patch is None else list(patch)
-    present, originals = host.digests(names), host.untouched(names)
-    host.hold_to(present)
+    seen = Glance(host)
+    names = seen.kept() if patch is None else list(patch)
+    seen.digests(name for name in names if name in seen.kept())  # it is what was last written
+    originals = seen.look(names)
+    seen.original_digests(names)
     if patch is None:
-        host.write(originals, forget=names)
+        seen.write(originals, forget=names)
     else:
         layers = {name: Layer(name, (Term(increment),)) for name, increment in patch.items()}
         values = host.compose(layers, originals, {})
-        host.write({name: value.tensor for name, value in values.items()})
+        seen.digests(names)
+        seen.write({name: value.tensor for name, value in values.items()})
 
 
 def overwrite(path: Path) -> None:

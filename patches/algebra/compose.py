@@ -6,8 +6,8 @@ the new set, computed from the pristine base.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 import torch
 
@@ -24,8 +24,9 @@ from rasura.patches.algebra.light.layers import (
     layers_of,
     not_finite,
 )
+from rasura.patches.algebra.one_thread import map_in_single_threads
 from rasura.patches.algebra.rounding import Blocks
-from rasura.patches.types import ParamName
+from rasura.patches.types import Digest, ParamName
 
 __all__ = [
     "Layer",
@@ -34,9 +35,12 @@ __all__ = [
     "compose",
     "compose_all",
     "compose_beside",
+    "compose_digested",
     "layers_of",
     "sum_increments",
 ]
+
+R = TypeVar("R")
 
 _BLOCK: Final = 256
 """Rows that a CPU composes at a time: their float64 values stay in its cache."""
@@ -136,13 +140,46 @@ def compose_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]
     Raises:
         AlgebraError, BoundExceededError, NotFiniteError: see `composed`.
     """
-    found: dict[ParamName, torch.Tensor] = {}
-    for group in _sharing(bases, layers):
-        first = bases[group[0].name]
-        A = _detectors(group[0].terms, first.device)  # [Σ rank, d_in], one for all layers of the group
-        for part in _parts(group, bases, _rows_at_once(first)):
-            found |= _composed_part(part, A, bases)
-    return found
+    parts = _compose_parts(bases, layers, {}, lambda values: values)
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def compose_digested(
+    bases: Mapping[ParamName, torch.Tensor],
+    layers: Iterable[Layer],
+    rooms: Mapping[ParamName, torch.Tensor] | None = None,
+) -> dict[ParamName, tuple[torch.Tensor, Digest]]:
+    """As `compose_all`, with SHA-256 of each value, hashed while a core has it at hand.
+
+    Args:
+        bases: pristine weights of each layer.
+        layers: what a stack adds.
+        rooms: where the values go, of the bases' shapes and dtypes; without them into memory of their own.
+    """
+    parts = _compose_parts(
+        bases, layers, rooms or {}, lambda values: {n: (value, digest_tensor(value)) for n, value in values.items()}
+    )
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _compose_parts(
+    bases: Mapping[ParamName, torch.Tensor],
+    layers: Iterable[Layer],
+    rooms: Mapping[ParamName, torch.Tensor],
+    then: Callable[[dict[ParamName, torch.Tensor]], dict[ParamName, R]],
+) -> Iterator[dict[ParamName, R]]:
+    """What comes of the values of some layers after others; on a CPU several parts at a time, each in one thread."""
+    listed = list(layers)
+    elsewhere = any(bases[layer.name].device.type != "cpu" for layer in listed)  # which computes in threads of its own
+
+    def work() -> Iterator[tuple[list[Layer], torch.Tensor]]:
+        for group in _sharing(bases, listed):
+            first = bases[group[0].name]
+            A = _detectors(group[0].terms, first.device)  # [Σ rank, d_in], one for all layers of the group
+            for part in _parts(group, bases, _rows_at_once(first)):
+                yield part, A
+
+    return map_in_single_threads(lambda each: then(_composed_part(*each, bases, rooms)), work(), alone=elsewhere)
 
 
 def _rows_at_once(base: torch.Tensor) -> int:
@@ -186,9 +223,14 @@ def _parts(group: Sequence[Layer], bases: Mapping[ParamName, torch.Tensor], limi
 
 
 def _composed_part(
-    part: Sequence[Layer], A: torch.Tensor, bases: Mapping[ParamName, torch.Tensor]
+    part: Sequence[Layer],
+    A: torch.Tensor,
+    bases: Mapping[ParamName, torch.Tensor],
+    rooms: Mapping[ParamName, torch.Tensor],
 ) -> dict[ParamName, torch.Tensor]:
-    found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
+    fresh = [layer.name for layer in part if layer.name not in rooms]
+    found = {name: torch.empty_like(bases[name], requires_grad=False) for name in fresh}
+    found |= {layer.name: rooms[layer.name] for layer in part if layer.name in rooms}
     for layer in part:
         base = bases[layer.name]
         check_fits(str(base.dtype), tuple(base.shape), layer.terms[0].increment)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor, digest_tensors
+from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
@@ -50,6 +50,7 @@ _LANGUAGE_ROOTS = re.compile(r"^(?:(?:model|language_model)\.)+")
 
 _OUTER = "module."
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_WRAPPED = re.compile("|".join(sorted(_WRAPPERS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,10 @@ class Host(Reading, Protocol):
         """As `lent`, for whoever only writes them back: a host that has bytes gives bytes."""
         return self.lent(names)
 
+    def look(self, names: Iterable[ParamName]) -> tuple[Mapping[ParamName, Storable], Mapping[ParamName, Digest]]:
+        """As `untouched`, with the SHA-256 of those values that were hashed on the way."""
+        return self.untouched(names), {}
+
     def compose(
         self,
         layers: "Mapping[ParamName, Layer]",
@@ -253,11 +258,11 @@ class Host(Reading, Protocol):
         Raises:
             AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
         """
-        from rasura.patches.algebra.compose import compose_all  # needs torch; looking at a host does not
+        from rasura.patches.algebra.compose import compose_digested  # needs torch; looking at a host does not
 
         del made_of  # nothing is remembered here
-        values = compose_all({name: as_tensor(value) for name, value in originals.items()}, layers.values())
-        return {name: Value(values[name], digest) for name, digest in digest_tensors(values).items()}
+        values = compose_digested({name: as_tensor(value) for name, value in originals.items()}, layers.values())
+        return {name: Value(value, digest) for name, (value, digest) in values.items()}
 
 
 def name_parameter(component: str, key: str) -> ParamName:
@@ -268,7 +273,7 @@ def name_parameter(component: str, key: str) -> ParamName:
     """
     while key.startswith(_OUTER):
         key = key.removeprefix(_OUTER)
-    if any(wrapper in key for wrapper in _WRAPPERS):
+    if _WRAPPED.search(key):
         key = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
     if component.startswith("text_encoder"):
         key = _LANGUAGE_ROOTS.sub("", key)

@@ -142,6 +142,7 @@ def _check_made_for(registry: Registry, seen: Glance, stack: Sequence[Member], t
     """Refuse patches that were made for other weights than the host's originals, and a host without what is touched."""
     bases = [member.patch.manifest.base for member in stack]
     check_names(seen, [*touched, *sorted({parameter.name for base in bases for parameter in base.through})])
+    Originals.read(seen, touched)  # what is checked are then the very bytes that are composed from
     expected = [parameter for base in bases for parameter in (*base.parameters, *base.through)]
     try:
         check_originals(expected, seen)

@@ -13,6 +13,7 @@ import numpy as np
 
 from rasura.patches._io.arrays import Array, as_array, round_to_bfloat16, round_to_float16, widen
 from rasura.patches._io.parallel import count_at_once
+from rasura.patches._io.rooms import make_rooms
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import DTYPES, RawValue
 from rasura.patches.algebra.light.layers import (
@@ -47,15 +48,15 @@ def compose_raw(bases: Mapping[ParamName, RawValue], layers: Iterable[Layer]) ->
         NotFiniteError: a result overflows the parameter's dtype, or a base is not finite.
     """
     listed = list(layers)
-    values = count_at_once(lambda layer: _compose_one(bases[layer.name], layer), listed)
+    rooms = make_rooms({layer.name: len(bases[layer.name].data) for layer in listed})
+    values = count_at_once(lambda layer: _compose_one(bases[layer.name], layer, rooms[layer.name]), listed)
     return {layer.name: value for layer, value in zip(listed, values, strict=True)}
 
 
-def _compose_one(base: RawValue, layer: Layer) -> RawValue:
+def _compose_one(base: RawValue, layer: Layer, data: memoryview) -> RawValue:
     check_fits(_spell(base), base.shape, layer.terms[0].increment)
     A, B = stack_detectors(layer.terms), stack_responses(layer.terms)  # [Σ rank, d_in], [d_out, Σ rank]
     check_bound(float(np.abs(B).sum(axis=1).max()))
-    data = bytearray(len(base.data))
     old, new = _elements(base), _elements(RawValue(base.dtype, base.shape, data))
     sums = np.empty((_BLOCK, A.shape[1]))
     for start in range(0, len(old), _BLOCK):

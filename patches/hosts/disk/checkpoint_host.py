@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rasura.patches._io.byte_ranges import read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
-from rasura.patches._io.parallel import count_at_once
+from rasura.patches._io.rooms import make_rooms
 from rasura.patches._io.tensor_bytes import (
     RawValue,
     Storable,
     as_raw_value,
     as_tensor,
+    count_bytes,
     digest_tensor,
     view_memory,
 )
@@ -27,11 +27,12 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
 from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model, say_conversion
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout, TensorLocation
-from rasura.patches.hosts.disk.plan_write import digest_present, plan_write
+from rasura.patches.hosts.disk.plan_write import plan_write
+from rasura.patches.hosts.disk.read_values import digest_present, read_digested, read_values
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
-from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_way_back
+from rasura.patches.hosts.disk.saved_again import find_cast, say_way_back
 from rasura.patches.hosts.disk.settle_writes import readable, settle
-from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
+from rasura.patches.hosts.disk.state_folder import StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, RawComposed
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
@@ -62,6 +63,7 @@ class CheckpointHost(Host):
         self.single = self._state.single
         """Whether the model is one file, in which there is no tokenizer."""
         self._held: Mapping[ParamName, Digest] = {}
+        self._seen: Mapping[ParamName, RawValue] = {}  # what of it is not kept yet, with digests
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -176,7 +178,7 @@ class CheckpointHost(Host):
     def read(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The present values, on the CPU, in the files' dtypes."""
         with self._reading() as files:
-            return _as_tensors(self._values(names, {}, files))
+            return _as_tensors(read_values(self._layout, self.location, names, {}, files))
 
     def originals(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The values before anything was written.
@@ -189,7 +191,15 @@ class CheckpointHost(Host):
     def untouched(self, names: Iterable[ParamName]) -> dict[ParamName, RawValue]:
         """As `originals`, as bytes."""
         with self._reading() as files:
-            return self._values(names, self._state.kept(), files)
+            return read_values(self._layout, self.location, names, self._state.kept(), files)
+
+    def look(self, names: Iterable[ParamName]) -> tuple[dict[ParamName, RawValue], dict[ParamName, Digest]]:
+        """As `untouched`, hashed while they are read. The next write keeps what was seen, if it is still there."""
+        with self._reading() as files:
+            kept = self._state.kept()
+            values, digests = read_digested(self._layout, self.location, names, kept, files)
+        self._seen = {name: replace(value, digest=digests[name]) for name, value in values.items() if name not in kept}
+        return values, digests
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present bytes; no tensor is made."""
@@ -212,10 +222,19 @@ class CheckpointHost(Host):
         made_of: Mapping[ParamName, MadeOf],
     ) -> dict[ParamName, RawComposed]:
         """What parameters are under a set of patches, as bytes: no torch is imported for it. See `Host.compose`."""
+        del made_of  # nothing is remembered here
         if "torch" in sys.modules:  # whoever has it composes three times as fast, to the same bits
-            found = super().compose(layers, originals, made_of)
-            hashed = {name: replace(as_raw_value(value.tensor), digest=value.digest) for name, value in found.items()}
-            return {name: RawComposed(value, found[name].digest) for name, value in hashed.items()}
+            from rasura.patches.algebra.compose import compose_digested  # needs torch, which is there
+
+            data = make_rooms({name: count_bytes(originals[name]) for name in layers})
+            infos = self.parameters()
+            rooms = {name: RawValue(infos[name].dtype, infos[name].shape, data[name]) for name in layers}
+            found = compose_digested(
+                {name: as_tensor(originals[name]) for name in layers},
+                layers.values(),
+                {name: as_tensor(room) for name, room in rooms.items()},
+            )
+            return {n: RawComposed(replace(rooms[n], digest=digest), digest) for n, (_, digest) in found.items()}
         from rasura.patches.algebra.light.compose_raw import compose_raw  # needs numpy; moving bytes does not
 
         values = compose_raw({name: as_raw_value(value) for name, value in originals.items()}, layers.values())
@@ -233,19 +252,21 @@ class CheckpointHost(Host):
                 checked; nothing was changed.
         """
         held, self._held = self._held, {}
+        seen, self._seen = self._seen, {}
         for name, tensor in tensors.items():
             check_value(self._place(name).info, tensor)
             self._check_alone(name)
         with locked(self.path, exclusive=True), readable(self.path):
             journal = self.journal_type(self._state)
             settle(journal, self.path)
-            record, infos = plan_write(self._state, self._layout, self.location, tensors, forget=forget, held=held)
+            record, staged = plan_write(self._state, self._layout, self.location, tensors, forget=forget, held=held)
             if record.changes or record.forget:
-                by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
+                names = {(place.file, place.start): name for name in tensors for place in [self._place(name)]}
                 journal.transact(
                     record,
-                    infos,
-                    lambda change: view_memory(tensors[by_place[change.file, change.start]]),
+                    staged,
+                    lambda change: view_memory(tensors[names[change.file, change.start]]),
+                    lambda change: seen.get(names[change.file, change.start]),
                     self.host_id,
                 )
 
@@ -270,29 +291,6 @@ class CheckpointHost(Host):
                 hint="write a copy without it: --out FILE",
                 parameter=name,
             )
-
-    def _values(
-        self, names: Iterable[ParamName], kept: Mapping[ParamName, KeptOriginal], files: WeightFiles
-    ) -> dict[ParamName, RawValue]:
-        """Kept originals, and of what is not kept what is there now."""
-        places = {name: self._place(name) for name in names}
-        for name, place in places.items():
-            if name in kept:
-                check_uncast(self.location, place.info, kept[name].info)
-            else:
-                files.descriptor(place.file)  # opened before threads share the files
-
-        def read(name: ParamName) -> bytearray:
-            if name in kept:
-                return kept[name].read()
-            return read_whole(files.descriptor(places[name].file), places[name].start, places[name].stop)
-
-        data = count_at_once(read, places)
-        # A kept original is read with its digest, and was finite when something was added to it.
-        return {
-            name: RawValue(place.info.dtype, place.info.shape, found, kept[name].digest if name in kept else None)
-            for (name, place), found in zip(places.items(), data, strict=True)
-        }
 
 
 def _as_tensors(values: Mapping[ParamName, RawValue]) -> "dict[ParamName, torch.Tensor]":

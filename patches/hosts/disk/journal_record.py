@@ -1,8 +1,9 @@
 """What one transaction on weight files does, and its bytes in the journal.
 
 Format, version 1: 16 bytes of magic, 8 bytes little-endian length of the head, the head as canonical JSON, SHA-256 of
-all before, then the old bytes of the changes that are not staged, in the head's order. Those prove themselves by the
-change's old digest, so a damaged journal can be refused but never believed.
+all before, then the old bytes of the changes that are not staged, in the head's order. A staged file ends with the old
+bytes of its changes, in the same order. All prove themselves by the change's old digest, so a damaged journal can be
+refused but never believed.
 """
 
 import hashlib
@@ -42,6 +43,11 @@ class RangeChange:
     staged: str
     """Name of the file in `staging/` that holds the old bytes, or "" where the journal holds them."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -51,6 +57,12 @@ class Record:
     changes: tuple[RangeChange, ...]
     forget: tuple[str, ...] = ()
     """Names of the files in `originals/` that are not needed once this is committed."""
+    rewritten: tuple[str, ...] = ()
+    """Names of the files in `staging/` that hold what is still needed of forgotten ones."""
+
+    def staged(self) -> tuple[str, ...]:
+        """All files in `staging/` that are kept once this is committed."""
+        return tuple(dict.fromkeys([*(change.staged for change in self.changes if change.staged), *self.rewritten]))
 
 
 def encode_head(record: Record) -> bytes:
@@ -60,6 +72,7 @@ def encode_head(record: Record) -> bytes:
             "files": [{"file": file, **asdict(identity)} for file, identity in sorted(record.files.items())],
             "changes": [asdict(change) for change in record.changes],
             "forget": list(record.forget),
+            "rewritten": list(record.rewritten),
         }
     )
     prefix = _MAGIC + len(head).to_bytes(8, "little") + head
@@ -67,7 +80,9 @@ def encode_head(record: Record) -> bytes:
 
 
 def read_record(path: Path) -> tuple[Record, dict[RangeChange, int]]:
-    """The record of a journal file, and where in it the old bytes of each unstaged change begin.
+    """The record of a journal file, and where the old bytes of each change begin: in it, or in their staged file.
+
+    Places in staged files are counted from their ends, and so below zero: they end with the old bytes, in order.
 
     Raises:
         DigestMismatchError: the head is damaged.
@@ -108,10 +123,11 @@ def _parse(head: bytes, path: Path) -> Record:
     files = dict(_file(item, names) for item in fields.records("files"))
     changes = tuple(_change(item, files) for item in fields.records("changes"))
     forget = fields.texts("forget", characters=80)
+    rewritten = fields.optional("rewritten", lambda name: fields.texts(name, characters=80)) or ()
     fields.done()
-    if any(not _KEPT.fullmatch(name) for name in forget):
+    if any(not _KEPT.fullmatch(name) for name in (*forget, *rewritten)):
         raise FormatError(f"{what}: expected names of kept originals, got others")
-    return Record(files, changes, forget)
+    return Record(files, changes, forget, rewritten)
 
 
 def _file(fields: Fields, names: re.Pattern[str]) -> tuple[str, FileIdentity]:
@@ -139,5 +155,9 @@ def _offsets(record: Record, position: int) -> dict[RangeChange, int]:
     for change in record.changes:
         if not change.staged:
             offsets[change] = position
-            position += change.stop - change.start
+            position += change.size
+    ends: dict[str, int] = {}
+    for change in reversed(record.changes):
+        if change.staged:
+            ends[change.staged] = offsets[change] = ends.get(change.staged, 0) - change.size
     return offsets

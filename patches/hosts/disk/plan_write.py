@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from rasura.patches._io.byte_ranges import digest_ranges
 from rasura.patches._io.tensor_bytes import Storable, digest_tensors
 from rasura.patches.errors import DriftError, HostWriteError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout
-from rasura.patches.hosts.disk.state_folder import StateFolder
+from rasura.patches.hosts.disk.read_values import digest_present
+from rasura.patches.hosts.disk.stage_originals import StagedFile, plan_rewritten, sort_into_files
+from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import SHORT, Digest, ParamName
 
-__all__ = ["digest_present", "plan_write"]
+__all__ = ["plan_write"]
 
 
 def plan_write(
@@ -25,8 +25,8 @@ def plan_write(
     *,
     forget: Collection[ParamName],
     held: Mapping[ParamName, Digest],
-) -> tuple[Record, dict[str, ParameterInfo]]:
-    """What has to change, and what each newly kept original is; nothing is written.
+) -> tuple[Record, list[StagedFile]]:
+    """What has to change, and the files of what is kept for the first time; nothing is written.
 
     Args:
         state: what is kept of the model.
@@ -41,42 +41,39 @@ def plan_write(
         HostWriteError: the only copy of an original would be lost.
     """
     kept = state.kept()
-    changes: list[RangeChange] = []
-    infos: dict[str, ParameterInfo] = {}
     with WeightFiles(state.root, layout.files) as files:
         after = digest_tensors(tensors)
         before = _digest_before(layout, location, after, held, files, forget=forget)
-        for name in tensors:
-            if before[name] != after[name]:
-                place = layout.place(name, location)
-                staged = "" if name in kept else state.original_file(name)
-                changes.append(RangeChange(place.file, place.start, place.stop, before[name], after[name], staged))
-                infos |= {staged: place.info} if staged else {}
-        for name in forget:
-            value = after.get(name, before[name])
-            if (name in kept and kept[name].digest != value) or state.original_file(name) in infos:
-                raise HostWriteError(
-                    f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was "
-                    "changed",
-                    parameter=name,
-                )
-    identities = {file: layout.files[file] for file in {change.file for change in changes}}
-    dropped = tuple(state.original_file(name) for name in sorted(forget) if name in kept)
-    return Record(identities, tuple(changes), dropped), infos
+    places = {name: layout.place(name, location) for name in tensors if before[name] != after[name]}
+    fresh = sort_into_files(state, {name: place for name, place in places.items() if name not in kept})
+    _check_forgotten(kept, fresh, {name: after.get(name, before[name]) for name in forget})
+    changes = {
+        name: RangeChange(places[name].file, places[name].start, places[name].stop, before[name], after[name], staged)
+        for name in [*fresh, *(name for name in places if name not in fresh)]
+        for staged in [fresh.get(name, "")]
+    }
+    dropped, rewritten = plan_rewritten(state, kept, forget)
+    identities = {file: layout.files[file] for file in {change.file for change in changes.values()}}
+    record = Record(identities, tuple(changes.values()), tuple(dropped), tuple(file.name for file in rewritten))
+    staged = []
+    for file in dict.fromkeys(fresh.values()):
+        names = [name for name in fresh if fresh[name] == file]
+        parts = tuple((changes[name], places[name].info) for name in names)
+        staged.append(StagedFile(file, places[names[0]].file, parts))
+    return record, [*staged, *rewritten]
 
 
-def digest_present(
-    layout: Layout, location: str, names: Iterable[ParamName], files: WeightFiles
-) -> dict[ParamName, Digest]:
-    """SHA-256 of what is there now.
-
-    Raises:
-        UnsupportedHostError: the model has no such parameter.
-        DriftError: a weight file was replaced since it was described.
-    """
-    places = {name: layout.place(name, location) for name in names}
-    ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
-    return dict(zip(places, digest_ranges(ranges), strict=True))
+def _check_forgotten(
+    kept: Mapping[ParamName, KeptOriginal], fresh: Mapping[ParamName, str], forgotten: Mapping[ParamName, Digest]
+) -> None:
+    """Refuse to forget originals of parameters that will hold something else."""
+    for name, value in forgotten.items():
+        if (name in kept and kept[name].digest != value) or name in fresh:
+            raise HostWriteError(
+                f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was "
+                "changed",
+                parameter=name,
+            )
 
 
 def _digest_before(

@@ -3,7 +3,7 @@
 Before a byte of a model is overwritten, its old value is on the medium twice over: in the model, and either in the
 journal or, when the range is touched for the first time, in a staged original. The steps, each durable before the next:
 
-    1. stage    write the originals of parameters touched for the first time to `staging/`
+    1. stage    write the originals of parameters touched for the first time to `staging/`, one file for a weight file
     2. journal  write `journal.tmp`: every range with its old and new digest, old bytes of all that is not staged
     3. begin    rename it to `journal`: from here on an interrupted write is rolled back
     4. write    the new bytes in place
@@ -18,31 +18,35 @@ bytes back, compare, sweep; `journal.done`: repeat 7. Each of these may itself b
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 from rasura.patches._io.byte_ranges import (
     NewFiles,
     digest_ranges,
+    digest_written,
     read_range,
-    replace_file,
     restore_range,
     sync_folder,
     write_range,
 )
 from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches.errors import DriftError, FormatError, HostWriteError, NotFoundError
+from rasura.patches._io.tensor_bytes import RawValue
+from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
-from rasura.patches.hosts.disk.state_folder import StateFolder, original_header
+from rasura.patches.hosts.disk.stage_originals import StagedFile, begin_file, copy_old, place_unstaged
+from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.types import SHORT, Digest
+from rasura.patches.types import Digest
 
 __all__ = ["RollbackJournal"]
 
+_Seen: TypeAlias = Callable[[RangeChange], "RawValue | None"]
+_DigestAll: TypeAlias = Callable[[Iterable[tuple[int, int, int]]], list[Digest]]
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -71,16 +75,18 @@ class RollbackJournal:
     def transact(
         self,
         record: Record,
-        infos: Mapping[str, ParameterInfo],
+        staged: Sequence[StagedFile],
         fresh: Callable[[RangeChange], memoryview],
+        seen: _Seen,
         identity: str,
     ) -> None:
         """Do all of `record`, or nothing.
 
         Args:
             record: what changes.
-            infos: what each staged original is, by its file name.
+            staged: the files of what is kept for the first time, or anew.
             fresh: the new bytes of a change.
+            seen: its old bytes with their digest, where somebody has them.
             identity: the host's id, should it have none yet.
 
         Raises:
@@ -90,7 +96,7 @@ class RollbackJournal:
         """
         try:
             with WeightFiles(self._state.root, record.files, writable=True) as files:
-                self._prepare(record, infos, files, identity)
+                self._prepare(record, staged, files, seen, identity)
                 self._overwrite(record, files, fresh)
             self._pending.rename(self._done)
             sync_folder(self._state.path)
@@ -123,40 +129,42 @@ class RollbackJournal:
         self._sweep()
         return rolled_back
 
-    def _prepare(self, record: Record, infos: Mapping[str, ParameterInfo], files: WeightFiles, identity: str) -> None:
+    def _prepare(
+        self, record: Record, staged: Sequence[StagedFile], files: WeightFiles, seen: _Seen, identity: str
+    ) -> None:
         """Steps 1 to 3."""
         for change in record.changes:
             files.descriptor(change.file)  # refused before anything is made
         self._state.create(identity)
         self.reached("folder made")
-        fresh = [change for change in record.changes if change.staged]
-        with NewFiles() as staged:
-            count_at_once(lambda change: self._stage(change, infos[change.staged], files, staged), fresh)
-            count_at_once(lambda change: self._keep(change, staged), fresh)
-        sync_folder(self._state.staging)
-        self.reached("originals durable")
-        replace_file(self._pending, self._journal_bytes(record, files), mode=_mode(record.files, files))
+        with NewFiles() as made:
+            places = [place for file in staged for place in self._begin(file, made, files)]
+            pending = made.begin(self._pending, [head := encode_head(record)], mode=_mode(record.files, files))
+            self.reached("journal partly written")
+            places += place_unstaged(record, pending, len(head))
+            count_at_once(lambda place: self._keep(*place, files, seen(place[0])), places)
+            for file in staged:
+                made.put(self._state.staging / file.name)
+                self.reached("original staged")
+            if staged:
+                sync_folder(self._state.staging)
+            self.reached("originals durable")
+            made.put(self._pending)
         self.reached("journal named")
         sync_folder(self._state.path)
         self.reached("begun")
 
-    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
-        header = original_header(info, change.old, change.stop - change.start)
-        path = self._state.staging / change.staged
-        staged.write(path, chain([header], _old_pieces(change, files)), mode=_mode([change.file], files))
-        self.reached("original written")
+    def _begin(self, file: StagedFile, made: NewFiles, files: WeightFiles) -> list[tuple[RangeChange, int, int]]:
+        mode = _mode([file.file], files) if file.file else stat.S_IMODE(file.carried[0].path.stat().st_mode)
+        begun = begin_file(file, made, self._state.staging / file.name, mode)
+        self.reached("original begun")
+        return begun
 
-    def _keep(self, change: RangeChange, staged: NewFiles) -> None:
-        staged.put(self._state.staging / change.staged)
-        self.reached("original staged")
-
-    def _journal_bytes(self, record: Record, files: WeightFiles) -> Iterator[bytes]:
-        yield encode_head(record)
-        self.reached("journal partly written")
-        for change in record.changes:
-            if not change.staged:
-                yield from _old_pieces(change, files)
-                self.reached("journal partly written")
+    def _keep(
+        self, change: RangeChange, target: int, at: int, files: WeightFiles, seen: RawValue | None = None
+    ) -> None:
+        copy_old(change, files.descriptor(change.file), target, at, seen)
+        self.reached("original written" if change.staged else "journal partly written")
 
     def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[RangeChange], memoryview]) -> None:
         """Steps 4 and 5."""
@@ -169,7 +177,7 @@ class RollbackJournal:
             self.reached("range written")
         files.sync()
         self.reached("files durable")
-        for change, got in _digests(record.changes, files).items():
+        for change, got in _digests(record.changes, files, digest_written).items():
             if got != change.new:
                 raise HostWriteError(
                     f"{self._state.root / change.file}: expected to read back {change.new} from byte {change.start}, "
@@ -190,7 +198,7 @@ class RollbackJournal:
         """Put the old bytes back wherever something else is; True if there were any such places."""
         record, offsets = read_record(self._pending)
         with WeightFiles(self._state.root, record.files, writable=True) as files:
-            present = _digests(record.changes, files)
+            present = _digests(record.changes, files, digest_ranges)
             wrong = [change for change in record.changes if present[change] != change.old]
             if lost := [change for change in wrong if self._old_digest(change, offsets) != change.old]:
                 if any(present[change] != change.new for change in record.changes):
@@ -203,7 +211,7 @@ class RollbackJournal:
                 restore_range(files.descriptor(change.file), change.start, pieces)
                 self.reached("range put back")
             files.sync()
-            for change, got in _digests(wrong, files).items():
+            for change, got in _digests(wrong, files, digest_written).items():
                 if got != change.old:
                     raise OSError(errno.EIO, f"read back {got} from byte {change.start}, expected {change.old}")
         self.reached("put back")
@@ -213,16 +221,17 @@ class RollbackJournal:
 
     def _finish(self, record: Record) -> None:
         """Step 7."""
-        for change in record.changes:
-            if change.staged and (self._state.staging / change.staged).exists():
-                (self._state.staging / change.staged).rename(self._state.originals / change.staged)
+        for name in record.staged():
+            if (self._state.staging / name).exists():
+                (self._state.staging / name).rename(self._state.originals / name)
                 self.reached("original kept")
         for name in record.forget:
             (self._state.originals / name).unlink(missing_ok=True)
             self.reached("original forgotten")
-        sync_folder(self._state.originals)
+        if record.staged() or record.forget:
+            sync_folder(self._state.originals)
+        # A power cut may bring it back: all of this is then done once more, before the next write begins.
         self._done.unlink(missing_ok=True)
-        sync_folder(self._state.path)
         self.reached("finished")
 
     def _sweep(self) -> None:
@@ -237,9 +246,8 @@ class RollbackJournal:
         path = self._state.staging / change.staged if change.staged else self._pending
         with open_regular(path) as (file, status):
             size = status.st_size
-            length = change.stop - change.start
-            start = size - length if change.staged else offsets[change]
-            yield from read_range(file.fileno(), start, min(start + length, size))
+            start = max(offsets[change] + (size if change.staged else 0), 0)
+            yield from read_range(file.fileno(), start, min(start + change.size, size))
 
     def _old_digest(self, change: RangeChange, offsets: Mapping[RangeChange, int]) -> Digest | None:
         state = hashlib.sha256()
@@ -251,25 +259,6 @@ class RollbackJournal:
         return Digest(state.hexdigest())
 
 
-def _old_pieces(change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
-    """The old bytes, which are kept as they pass: they must be those that were checked.
-
-    Raises:
-        DriftError: somebody wrote to the file meanwhile.
-    """
-    state = hashlib.sha256()
-    for piece in read_range(files.descriptor(change.file), change.start, change.stop):
-        state.update(piece)
-        yield piece
-    if (got := state.hexdigest()) != change.old:
-        raise DriftError(
-            f"{change.file}: expected the bytes from {change.start} with SHA-256 {change.old[:SHORT]}…, got "
-            f"{got[:SHORT]}…: somebody changed them meanwhile; nothing was written",
-            hint="stop what writes to this model, and try again",
-            file=change.file,
-        )
-
-
 def _mode(named: Iterable[str], files: WeightFiles) -> int:
     """Who may read all of these files may read what is kept of them."""
     found = 0o666
@@ -278,10 +267,10 @@ def _mode(named: Iterable[str], files: WeightFiles) -> int:
     return found
 
 
-def _digests(changes: Iterable[RangeChange], files: WeightFiles) -> dict[RangeChange, Digest]:
+def _digests(changes: Iterable[RangeChange], files: WeightFiles, digest: _DigestAll) -> dict[RangeChange, Digest]:
     """What is in the files now."""
     listed = list(changes)
-    found = digest_ranges((files.descriptor(change.file), change.start, change.stop) for change in listed)
+    found = digest((files.descriptor(change.file), change.start, change.stop) for change in listed)
     return dict(zip(listed, found, strict=True))
 
 

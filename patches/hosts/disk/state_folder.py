@@ -1,24 +1,29 @@
 """The folder beside the weights in which a checkpoint host keeps what it needs to go back.
 
     <model>/.rasura-host/host.json                       a random identity, for the registry
-    <model>/.rasura-host/originals/<sha256>.safetensors  one untouched parameter each, readable by stock tools
+    <model>/.rasura-host/originals/<sha256>.safetensors  untouched parameters of one weight file, for stock tools, too
     <model>/.rasura-host/staging/                        originals of a write that is under way
     <model>/.rasura-host/journal[.done]                  see `rasura.patches.hosts.disk.rollback_journal`
 
 Beside a single file `x.safetensors` it is `.x.safetensors.rasura-host`, and the originals are called `<sha256>.kept`:
 programs that look for checkpoints in all folders below theirs would offer them otherwise.
 
+What one write is the first to touch in a weight file is one file there: hundreds of parameters would be as many files
+to make durable one by one. Its metadata hold the SHA-256 of each. One parameter whose metadata say `sha256` is of an
+earlier version.
+
 It exists exactly as long as something is applied: after the last revert nothing of it is left.
 """
 
 import errno
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.byte_ranges import read_whole, replace_file, sync_folder
+from rasura.patches._io.byte_ranges import read_into, replace_file, sync_folder
 from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.files import open_regular, read_regular
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
@@ -27,7 +32,7 @@ from rasura.patches.errors import DigestMismatchError, FormatError, HostError, N
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "beside_file", "make_identity", "original_header", "owner"]
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "beside_file", "encode_header", "make_identity", "owner"]
 
 STATE_FOLDER: Final = ".rasura-host"
 
@@ -48,7 +53,13 @@ class KeptOriginal:
     """SHA-256 of the values, as it was when they were kept."""
 
     def read(self) -> bytearray:
-        """The values.
+        """The values; raises as `read_into`."""
+        found = bytearray(self.stop - self.start)
+        self.read_into(memoryview(found))
+        return found
+
+    def read_into(self, room: memoryview) -> None:
+        """Put the values into this room, which has their size.
 
         Raises:
             DigestMismatchError: the file was damaged.
@@ -56,18 +67,18 @@ class KeptOriginal:
             HostError: the file cannot be read.
         """
         try:
-            data = _bytes_of(self.path, self.start, self.stop)
+            with open_regular(self.path) as (file, _):
+                read_into(room, file.fileno(), self.start)
         except OSError as error:
             raise HostError(f"{self.path}: expected a readable file, got {error.strerror}") from None
         except NotFoundError as error:
             raise HostError(error.message) from None
-        if (got := digest_of(data)) != self.digest:
+        if (got := digest_of(room)) != self.digest:
             raise DigestMismatchError(
                 f"{self.path}: expected the original of {self.info.name} with SHA-256 {self.digest}, got {got}",
                 hint="take a fresh copy of the base model",
                 parameter=self.info.name,
             )
-        return data
 
 
 class StateFolder:
@@ -107,9 +118,9 @@ class StateFolder:
         fields.done()
         return identity
 
-    def original_file(self, name: ParamName) -> str:
-        """The file name under which a parameter's original is kept; parameter names may be too long for one."""
-        return digest_of(name.encode()) + self._suffix
+    def name_file(self, names: Iterable[ParamName]) -> str:
+        """The file name under which these parameters' originals are kept; their own names may be too long for one."""
+        return digest_of("\n".join(sorted(names)).encode()) + self._suffix
 
     def keeps(self) -> bool:
         """Whether any original is kept."""
@@ -121,22 +132,23 @@ class StateFolder:
         return sorted(path for path in self.originals.iterdir() if path.suffix == self._suffix)
 
     def create(self, identity: str) -> None:
-        """Make the folder with this identity, durably, unless it exists with one.
+        """Make the folder with this identity, unless it exists with one; what is in it is durable once it is synced.
 
         Raises:
             OSError: writing failed.
         """
+        fresh = not self.exists()
         for folder in (self.path, self.originals, self.staging):
             folder.mkdir(exist_ok=True)
             if folder.is_symlink():
                 raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a link", str(folder))
         if self.identity() is None:
             replace_file(self.path / "host.json", [canonical_json.dumps({"format": _FORMAT, "id": identity})])
-        sync_folder(self.path)
-        sync_folder(self.root)
+        if fresh:
+            sync_folder(self.root)
 
     def remove_if_empty(self) -> None:
-        """Leave no trace when no original is kept any more.
+        """Leave no trace when no original is kept any more; what a power cut brings back, the next opening removes.
 
         Raises:
             OSError: removing failed.
@@ -147,7 +159,6 @@ class StateFolder:
         for folder in (self.staging, self.originals, self.path):
             if folder.is_dir():
                 folder.rmdir()
-        sync_folder(self.root)
 
     def kept(self) -> dict[ParamName, KeptOriginal]:
         """All kept originals, by parameter.
@@ -157,7 +168,7 @@ class StateFolder:
             HostError: one cannot be read.
         """
         try:
-            found = [_kept(path) for path in self._files()]
+            found = [original for path in self._files() for original in _read_kept(path)]
         except OSError as error:
             raise HostError(f"{self.originals}: expected readable files, got {error.strerror}") from None
         except NotFoundError as error:
@@ -182,25 +193,40 @@ def owner(state: Path) -> tuple[Path, bool]:
     return state.with_name(state.name.removeprefix(".").removesuffix(STATE_FOLDER)), True
 
 
-def original_header(info: ParameterInfo, digest: Digest, size: int) -> bytes:
-    """What stands before the raw values so that the file is a safetensors file."""
-    entry: JsonValue = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [0, size]}
-    text = canonical_json.dumps({"__metadata__": {"sha256": digest}, str(info.name): entry})
+def encode_header(originals: Iterable[tuple[ParameterInfo, Digest, int]]) -> bytes:
+    """What stands before raw values so that the file is a safetensors file.
+
+    Args:
+        originals: of each value, in their order: what it is, its SHA-256, and how many bytes.
+    """
+    header: dict[str, JsonValue] = {}
+    digests: dict[str, JsonValue] = {}
+    position = 0
+    for info, digest, size in originals:
+        offsets: JsonValue = [position, position + size]
+        header[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": offsets}
+        digests[info.name] = digest
+        position += size
+    text = canonical_json.dumps({"__metadata__": digests, **header})
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _kept(path: Path) -> KeptOriginal:
+def _read_kept(path: Path) -> list[KeptOriginal]:
     with open_regular(path) as (file, status):
         header = read_header(file, status.st_size, what=str(path), limits=CHECKPOINT_LIMITS)
-    if len(header.tensors) != 1 or set(header.metadata) != {"sha256"}:
-        raise FormatError(f"{path}: expected one kept original, got something else")
-    tensor = header.tensors[0]
-    info = ParameterInfo(ParamName(tensor.name), tensor.dtype, tensor.shape)
-    start = header.data_start
-    return KeptOriginal(path, info, start, start + tensor.stop, Digest(header.metadata["sha256"]))
-
-
-def _bytes_of(path: Path, start: int, stop: int) -> bytearray:
-    with open_regular(path) as (file, _):
-        return read_whole(file.fileno(), start, stop)
+    digests = dict(header.metadata)
+    if len(header.tensors) == 1 and "sha256" in digests:  # of an earlier version
+        digests = {header.tensors[0].name: digests.pop("sha256"), **digests}
+    if digests.keys() != {tensor.name for tensor in header.tensors}:
+        raise FormatError(f"{path}: expected kept originals and their digests, got something else")
+    return [
+        KeptOriginal(
+            path,
+            ParameterInfo(ParamName(tensor.name), tensor.dtype, tensor.shape),
+            header.data_start + tensor.start,
+            header.data_start + tensor.stop,
+            Digest(digests[tensor.name]),
+        )
+        for tensor in header.tensors
+    ]

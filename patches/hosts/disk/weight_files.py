@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from rasura.patches._io.byte_ranges import drop_cache
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DriftError, HostError, UnsupportedHostError
 from rasura.patches.types import SHORT, Digest
@@ -69,10 +68,9 @@ class WeightFiles(AbstractContextManager["WeightFiles"]):
         return self._open[file]
 
     def sync(self) -> None:
-        """Make all that was written durable, and let the next read come from the medium."""
+        """Make all that was written durable."""
         for descriptor in self._open.values():
             os.fsync(descriptor)
-            drop_cache(descriptor)
 
 
 def open_weights(folder: Path, file: str, *, writable: bool = False) -> int:

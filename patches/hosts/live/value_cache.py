@@ -17,7 +17,7 @@ import torch
 
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import digest_tensors, is_finite
-from rasura.patches.algebra.compose import Layer, compose_all
+from rasura.patches.algebra.compose import Layer, compose_digested
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import MadeOf, Value
 from rasura.patches.hosts.live.bit_compare import compute_checksum, same_bits
@@ -129,8 +129,8 @@ def compose_values(
     """
     # What a value is made of decides it to the bit, so that equal makings are equal values.
     known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
-    fresh = compose_all(originals, [layer for name, layer in layers.items() if name not in known])
-    for name, digest in digest_tensors(fresh).items():
-        known[name] = Value(fresh[name], digest)
+    fresh = compose_digested(originals, [layer for name, layer in layers.items() if name not in known])
+    for name, (value, digest) in fresh.items():
+        known[name] = Value(value, digest)
         memory.put(name, known[name], made_of[name])
     return known

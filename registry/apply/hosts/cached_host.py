@@ -30,6 +30,7 @@ class Glance:
         self._kept: frozenset[ParamName] | None = None
         self._present: dict[ParamName, Digest] = {}
         self._before: dict[ParamName, Digest] = {}
+        self._values: dict[ParamName, Storable] = {}
 
     def kept(self) -> frozenset[ParamName]:
         """See `Host`; asked once."""
@@ -57,6 +58,17 @@ class Glance:
         if missing := [name for name in kept if name not in self._before]:
             self._before |= self.host.original_digests(missing)
         return {**self.digests([n for n in wanted if n not in self.kept()]), **{n: self._before[n] for n in kept}}
+
+    def look(self, names: Iterable[ParamName]) -> dict[ParamName, Storable]:
+        """See `Host`; every parameter is read once, and hashed then where the host does that."""
+        wanted = list(names)
+        if missing := [name for name in wanted if name not in self._values]:
+            values, digests = self.host.look(missing)
+            self._values |= values
+            kept = self.kept()
+            self._before |= {name: digest for name, digest in digests.items() if name in kept}
+            self._present |= {name: digest for name, digest in digests.items() if name not in kept}
+        return {name: self._values[name] for name in wanted}
 
     def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """See `Host`; what was seen before must be there still, and no longer counts afterwards."""

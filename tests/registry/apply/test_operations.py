@@ -16,8 +16,7 @@ import torch
 from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
-from rasura.patches._io.byte_ranges import NewFiles
-from rasura.patches._io.tensor_bytes import Storable
+from rasura.patches._io.tensor_bytes import RawValue, Storable
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import DEFAULT_POLICY
@@ -706,11 +705,13 @@ class Late(RollbackJournal):
 
     meddled: ClassVar[list[Path]] = []
 
-    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
+    def _keep(
+        self, change: RangeChange, target: int, at: int, files: WeightFiles, seen: RawValue | None = None
+    ) -> None:
         if not self.meddled:
             self.meddled.append(self._state.root / change.file)
             flip(self.meddled[0], change.start)
-        super()._stage(change, info, files, staged)
+        super()._keep(change, target, at, files, seen)
 
 
 class LateHost(CheckpointHost):

@@ -45,6 +45,8 @@ class Attempt:
     folder: str
     state: State | None
     """What to write; None only opens the host."""
+    only: int | None = None
+    """Write this many of the parameters, the first ones; None writes all."""
     stop: int | None = None
     """SIGKILL when the journal reaches this step, counted from 0."""
     delay: float | None = None
@@ -178,7 +180,9 @@ def _attempt(attempt: Attempt) -> Outcome:
     try:
         host = CountingHost.open(Path(attempt.folder))
         if attempt.state is not None:
-            host.write(values(host, attempt.state), forget=NAMES if attempt.state == "pristine" else ())
+            names = NAMES[: attempt.only]
+            wanted = {name: value for name, value in values(host, attempt.state).items() if name in names}
+            host.write(wanted, forget=names if attempt.state == "pristine" else ())
     except RasuraError as error:
         return Outcome(
             killed=False,

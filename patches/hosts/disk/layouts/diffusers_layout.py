@@ -188,9 +188,10 @@ def _add_component(
     found: dict[str, str] = {}
     for file in sorted({choice} if owners is None else set(owners.values())):
         header, files[file] = read_weights(folder, file)
+        path = folder / file
         for tensor in header.tensors:
             found[tensor.name] = file
-            refuse_coded(component, tensor, folder / file)
+            refuse_coded(component, tensor, path)
             if tensor.dtype in FLOATS:
                 name = name_parameter(named or component, tensor.name)
                 if name in places:

@@ -387,6 +387,62 @@ def test_a_replaced_weight_file_is_noticed(model: Path) -> None:
     assert files(model) == before
 
 
+def test_all_that_is_kept_of_a_weight_file_is_one_file(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file more is waited for twice: until it is durable, and until it is gone."""
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor))[1])
+    counts: list[tuple[int, int]] = []
+    weights = [name for name, info in CheckpointHost.open(model).parameters().items() if len(info.shape) == 2]
+    weights = [name for name in weights if name.startswith("unet.")]
+    for names in (weights[:2], weights[:12]):
+        host = CheckpointHost.open(model)
+        synced.clear()
+        host.write({name: tensor * 2 for name, tensor in host.read(names).items()})
+        counts.append((len(synced), len(list((model / ".rasura-host/originals").iterdir()))))
+        host.write(host.originals(names), forget=names)
+        assert not (model / ".rasura-host").exists()
+    assert counts[0] == counts[1]
+    assert counts[0][1] == 1
+
+
+def test_originals_of_several_widths_lie_where_stock_readers_can_map_them(tmp_path: Path) -> None:
+    """A float32 after an odd number of bytes is what safetensors' torch reader refuses."""
+    path = tmp_path / "model/unet/diffusion_pytorch_model.safetensors"
+    path.parent.mkdir(parents=True)
+    values = {"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.ones(5), "c": torch.ones(7, dtype=torch.float16)}
+    save_file(values, path)
+    host = CheckpointHost.open(tmp_path / "model")
+    names = sorted(host.parameters())
+    host.write({name: tensor + 1 for name, tensor in host.read(names).items()})
+    [kept] = (tmp_path / "model/.rasura-host/originals").iterdir()
+    found = load_file(kept)
+    assert found.keys() == {f"unet.{name}" for name in values}
+    assert all(torch.equal(found[f"unet.{name}"], value) for name, value in values.items())
+    assert host.originals(names).keys() == set(names)
+
+
+def test_originals_that_an_earlier_version_kept_one_by_one(model: Path) -> None:
+    host = CheckpointHost.open(model)
+    before = host.digests(NAMES)
+    double(host)
+    originals = model / ".rasura-host/originals"
+    values = host.originals(NAMES)
+    for path in originals.iterdir():
+        path.unlink()
+    for name in NAMES:
+        path = originals / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
+        save_file({str(name): values[name]}, path, metadata={"sha256": before[name]})
+    host = CheckpointHost.open(model)
+    assert host.kept() == frozenset(NAMES)
+    assert host.original_digests(NAMES) == before
+    host.write(host.originals(NAMES[:1]), forget=NAMES[:1])
+    assert host.kept() == frozenset(NAMES[1:])
+    host.write(host.originals(NAMES), forget=NAMES)
+    assert host.digests(NAMES) == before
+    assert not (model / ".rasura-host").exists()
+
+
 def test_a_damaged_original_is_not_believed(model: Path) -> None:
     host = CheckpointHost.open(model)
     double(host)

@@ -105,6 +105,39 @@ def test_killed_at_every_step_it_is_the_old_or_the_new_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cut", [False, True], ids=["killed", "and the power goes"])
+def test_one_of_several_that_are_kept_in_one_file_is_forgotten(
+    cut: bool, tmp_path: Path, nursery: Nursery, expected: dict[State, dict[ParamName, Digest]]
+) -> None:
+    """Its file is written again without it: the others' way back is there at every step."""
+    start = tiny_model(tmp_path / "start", TinySpec(dtype="float16"))  # NAMES[0] and NAMES[1] lie in one weight file
+    put_in_state(start, "doubled")
+    assert len(list((start / ".rasura-host/originals").iterdir())) == 2
+    before = {name: expected["doubled"][name] for name in NAMES}
+    after = {**before, NAMES[0]: expected["pristine"][NAMES[0]]}
+    seen: list[bool] = []
+    for step in range(200):
+        folder = tmp_path / "model"
+        shutil.copytree(start, folder)
+        how = {"call": step, "seed": step} if cut else {"stop": step}
+        outcome = nursery.run(Attempt(str(folder), "pristine", only=1, **how))
+        assert not outcome.error, outcome
+        host = CheckpointHost.open(folder)
+        assert host.digests(NAMES) in (before, after)
+        seen.append(host.digests(NAMES) == after)
+        assert host.original_digests(NAMES) == {name: expected["pristine"][name] for name in NAMES}
+        assert host.kept() == frozenset(NAMES[1:] if seen[-1] else NAMES)
+        host.write(host.originals(NAMES), forget=NAMES)
+        assert host.digests(NAMES) == {name: expected["pristine"][name] for name in NAMES}
+        assert not (folder / ".rasura-host").exists()
+        shutil.rmtree(folder)
+        if not outcome.killed:
+            break
+    assert seen == sorted(seen)
+    assert (seen.count(False) >= 8, seen.count(True) >= 4) == (True, True), seen
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_power_goes_in_every_call(kind: Kind, tmp_path: Path, nursery: Nursery) -> None:
     """Over a hundred times each, and with it what the disk had not yet; `make soak` does it ten thousand times."""
