@@ -62,14 +62,14 @@ def _row(family: Family, seen: dict[str, Any]) -> str:
 
 
 def _touched(layers: list[dict[str, Any]]) -> str:
-    names = [f"`{_short(layer['pattern'])}`" for layer in layers[:2]]
-    more = f" and {len(layers) - 2} more" if len(layers) > 2 else ""  # noqa: PLR2004
+    names = list(dict.fromkeys(f"`{_short(layer['pattern'])}`" for layer in layers))
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""  # noqa: PLR2004
     behind = ", ".join(f"`{name.partition('.')[2]}`" for name in layers[0]["through"])
-    return ", ".join(names) + more + (f"; behind {behind}" if behind else "")
+    return ", ".join(names[:2]) + more + (f"; behind {behind}" if behind else "")
 
 
 def _short(pattern: str) -> str:
-    return str(pattern).split("*.")[-1].removeprefix("transformer.")
+    return str(pattern).split("*.")[-1].removeprefix("transformer.").removeprefix("unet.")
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ _GEMMA_OF_LUMINA: Final = _pipeline("Lumina2", 2304, 256)
 _GLM_OF_COGVIEW4: Final = _pipeline("CogView4", 4096, 1024, alone=True)
 _LLAMA_OF_HUNYUAN: Final = _pipeline("HunyuanVideo", 4096, 256)
 _T5_OF_COSMOS: Final = _pipeline("Cosmos2TextToImage", 1024, 512, causal=False)
+_GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=False)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
 _COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
 _FLUX2: Final = "transformer.double_stream_modulation_txt.linear.weight"
@@ -189,6 +190,17 @@ PIPELINE_FAMILIES: Final = (
         (Reader(f"{_LUMINA_TEXT}.1.weight", "normed", (f"{_LUMINA_TEXT}.0",)),),
         has=(f"{_LUMINA_TEXT}.1.weight", "transformer.context_refiner.*"),
         sequence=((_GEMMA_OF_LUMINA,),),
+    ),
+    Family(
+        "Kolors",
+        (_GLM_OF_KOLORS,),
+        (
+            Reader("unet.encoder_hid_proj.weight", "text"),
+            *read_projected("unet.*", "unet.encoder_hid_proj"),
+            Reader("unet.add_embedding.linear_1.weight", "pooled"),
+        ),
+        has=("unet.encoder_hid_proj.weight", "unet.*.attn2.to_k.weight", "unet.add_embedding.linear_1.weight"),
+        sequence=((_GLM_OF_KOLORS,),),
     ),
 )
 """In the order in which they are tried."""

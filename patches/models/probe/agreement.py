@@ -37,6 +37,7 @@ _CLASSES: Final[Mapping[str, str]] = {
     "HunyuanVideo": "HunyuanVideoTransformer3DModel",
     "Cosmos": "CosmosTransformer3DModel",
     "Lumina 2": "Lumina2Transformer2DModel",
+    "Kolors": "UNet2DConditionModel",
 }
 """Classes of the families whose pipeline reads: others call their layers alike, and their pipelines read otherwise."""
 _NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})

@@ -53,6 +53,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "HunyuanVideo": FamilyFacts(""),
     "Cosmos": FamilyFacts("", diffusers=False),
     "Lumina 2": FamilyFacts("lumina-2"),
+    "Kolors": FamilyFacts("kolors"),
 }
 """By the name of `rasura.patches.models.families`."""
 UNKNOWN: Final = FamilyFacts("", diffusers=False, why="diffusers cannot be promised to load LoRA files into")

@@ -35,7 +35,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
 
 WORDS = ("photo", "tree", "house")
-PROJECTED = ("Wan", "LTX", "Sana")
+PROJECTED = ("Wan", "LTX", "Sana", "Kolors")
 _EXACT = ("--set", "ridge=1e-6", "--set", "energy=1")
 OTHERS = ("speed", "uce")
 CASES = [(name, "text") for name in NAMES] + some([("LTX", "kv")], [(name, "kv") for name in PROJECTED])
@@ -128,9 +128,10 @@ def _loaded(
     if not hasattr(pipeline, "load_lora_weights"):
         return "diffusers has no loader"
     pipeline.load_lora_weights(folder)
-    first = [layer for layer in before if layer.startswith("transformer.")]  # it passes over a second denoiser
+    first = [layer for layer in before if not layer.startswith("transformer_2.")]  # it passes over a second denoiser
     for layer in first[:4]:
-        module = pipeline.transformer.get_submodule(layer.removeprefix("transformer.").removesuffix(".weight"))
+        component, _, path = layer.removesuffix(".weight").partition(".")
+        module = getattr(pipeline, component).get_submodule(path)
         with torch.no_grad():
             given = module(C1.T.float()) - module.base_layer(C1.T.float())
         wanted = ((after[layer].double() - before[layer].double()) @ C1).T
@@ -195,7 +196,7 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
     """Its patches leave there what they left here, where the old ones as they are leave more."""
     typed = _Typed(tmp_path)
     model, finetune = tiny_of(tmp_path / "model", name), tiny_of(tmp_path / "finetune", name)
-    for file in finetune.glob("transformer*/*.safetensors"):
+    for file in [*finetune.glob("transformer*/*.safetensors"), *finetune.glob("unet/*.safetensors")]:
         generator, tensors = torch.Generator().manual_seed(1), load_file(file)
         save_file({key: _blurred(tensor, generator) for key, tensor in tensors.items()}, file, {"format": "pt"})
     files = digests(finetune)
@@ -261,6 +262,16 @@ def test_a_pipeline_that_reads_the_prompt_beside_a_picture_is_refused(tmp_path: 
         UnsupportedHostError, match="QwenImageEditPipeline, whose encode_prompt reads it beside a picture"
     ):
         TextEncoder.pristine(CheckpointHost.open(model))
+
+
+def test_a_pipeline_whose_libraries_are_missing_says_which(tmp_path: Path) -> None:
+    """Diffusers has something in its place that falls over whoever looks at it; so is Kolors without sentencepiece."""
+    model = tiny_of(tmp_path / "model", "Chroma")
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "SpectrogramDiffusionPipeline"}))
+    with pytest.raises(UnsupportedHostError, match="got an environment without note_seq") as caught:
+        TextEncoder.pristine(CheckpointHost.open(model))
+    assert caught.value.hint == "pip install note_seq"
 
 
 @pytest.mark.parametrize("method", ["sepme", "all-but-one"])

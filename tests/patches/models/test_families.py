@@ -198,7 +198,7 @@ def infos_of(*names: str) -> dict[ParamName, ParameterInfo]:
     "names",
     [
         ("transformer.blocks.0.attn2.to_k.weight",),  # a family that is not in the table
-        ("unet.mid.attn2.to_k.weight", "unet.encoder_hid_proj.weight"),  # as in Kolors: text is projected first
+        ("unet.mid.attn2.to_k.weight", "unet.encoder_hid_proj.weight"),  # as in DeepFloyd IF: text is projected first
     ],
 )
 def test_what_is_not_known_to_read_text_is_not_taken_for_it(names: tuple[str, ...]) -> None:

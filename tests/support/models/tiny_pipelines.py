@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 from support.models.tiny import byte_symbols, workspace
+from support.models.tiny_kolors import tiny_kolors
 from support.models.tiny_t5 import t5_tokenizer
 
 __all__ = ["NAMES", "byte_pairs", "draw", "open_tiny", "tiny_of"]
@@ -71,7 +72,7 @@ def _built(name: str) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = _BUILDERS[name]()
-        for denoiser in (pipeline.transformer, getattr(pipeline, "transformer_2", None)):
+        for denoiser in (getattr(pipeline, name, None) for name in ("unet", "transformer", "transformer_2")):
             for parameter in denoiser.parameters() if denoiser is not None else ():  # gates begin at zero
                 parameter.data.normal_(0, 0.2)
     pipeline.save_pretrained(folder, safe_serialization=True)
@@ -424,5 +425,6 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
     "Lumina 2": _lumina,
+    "Kolors": tiny_kolors,
 }
 NAMES: Final = tuple(_BUILDERS)
