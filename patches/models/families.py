@@ -30,9 +30,10 @@ __all__ = ["CLIP", "FAMILIES", "PROJECTED", "find_family"]
 
 
 _ATTENTION: Final = ("unet.*.attn2.to_k.weight", "unet.*.attn2.to_v.weight")
-_MOTION: Final = ".motion_modules."
+_OVER_FRAMES: Final = ("unet.*.motion_modules.*", "unet.*.temp_attentions.*", "unet.transformer_in.*")
+"""Where UNets of films (AnimateDiff, ModelScope) attend to frames, by layers that are called like cross-attention."""
 _UNET: Final = (
-    *(Reader(f"unet.*{_MOTION}*.attn2.to_{role}.weight", "picture") for role in "kv"),  # AnimateDiff's: over frames
+    *(Reader(f"{place}.attn2.to_{role}.weight", "picture") for place in _OVER_FRAMES for role in "kv"),
     *(Reader(pattern, "text") for pattern in _ATTENTION),
 )
 # A UNet with this projects its text first, as Kolors does; its attn2 does not see the encoder's output.

@@ -83,7 +83,9 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
             hint="rasura probe MODEL",
         )
     if not names:
-        raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
+        raise UnsupportedHostError(
+            f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family", hint="rasura probe MODEL"
+        )
 
 
 def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:
