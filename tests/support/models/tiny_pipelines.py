@@ -35,7 +35,7 @@ def open_tiny(folder: Path) -> Any:
 
     index = json.loads((folder / "model_index.json").read_text())
     absent: dict[str, Any] = {name: None for name, said in index.items() if said == [None, None]}
-    absent |= {"safety_checker": AnswersForNobody()} if "safety_checker" in index else {}
+    absent |= {"safety_checker": AnswersForNobody()} if index["_class_name"].startswith("Cosmos") else {}
     kind = getattr(diffusers, index["_class_name"])
     pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
     pipeline.set_progress_bar_config(disable=True)
@@ -56,10 +56,15 @@ def draw(pipeline: Any, prompt: str) -> torch.Tensor:
     def stop(_pipe: Any, _step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
         raise _Drawn(given["latents"])
 
+    def stop_alike(_step: int, _time: Any, latents: torch.Tensor) -> None:
+        raise _Drawn(latents)
+
+    known = "callback_on_step_end" in accepted
+    asked = {"callback_on_step_end": stop} if known else {"callback": stop_alike}  # PixArt's, of the older kind
     try:
         pipeline(
             prompt=prompt, height=32, width=32, num_inference_steps=2, generator=torch.Generator().manual_seed(0),
-            output_type="latent", callback_on_step_end=stop, **film, **binned,
+            output_type="latent", **asked, **film, **binned,
         )  # fmt: skip
     except _Drawn as drawn:
         return drawn.latents
