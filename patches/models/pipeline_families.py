@@ -55,6 +55,7 @@ _GLM_OF_COGVIEW4: Final = _pipeline("CogView4", 4096, 1024, alone=True)
 _LLAMA_OF_HUNYUAN: Final = _pipeline("HunyuanVideo", 4096, 256)
 _T5_OF_COSMOS: Final = _pipeline("Cosmos2TextToImage", 1024, 512, causal=False)
 _GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=False)
+_MINISTRAL_OF_ERNIE: Final = _pipeline("ErnieImage", 2560, 512, alone=True)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
 _COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
 _FLUX2: Final = "transformer.double_stream_modulation_txt.linear.weight"
@@ -190,6 +191,13 @@ PIPELINE_FAMILIES: Final = (
         (Reader(f"{_LUMINA_TEXT}.1.weight", "normed", (f"{_LUMINA_TEXT}.0",)),),
         has=(f"{_LUMINA_TEXT}.1.weight", "transformer.context_refiner.*"),
         sequence=((_GEMMA_OF_LUMINA,),),
+    ),
+    Family(
+        "ERNIE-Image",
+        (_MINISTRAL_OF_ERNIE,),
+        (Reader("transformer.text_proj.weight", "text"),),
+        has=("transformer.text_proj.weight", "transformer.adaLN_modulation.*", "transformer.x_embedder.proj.weight"),
+        sequence=((_MINISTRAL_OF_ERNIE,),),
     ),
     Family(
         "Kolors",

@@ -53,6 +53,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "HunyuanVideo": FamilyFacts(""),
     "Cosmos": FamilyFacts("", diffusers=False),
     "Lumina 2": FamilyFacts("lumina-2"),
+    "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
 }
 """By the name of `rasura.patches.models.families`."""

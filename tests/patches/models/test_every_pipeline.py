@@ -88,7 +88,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "CosmosTransformer3DModel": "Cosmos",
     "DreamLiteUNetModel": _TRACED,
     "EasyAnimateTransformer3DModel": _NOT_RUN,
-    "ErnieImageTransformer2DModel": _TRACED,
+    "ErnieImageTransformer2DModel": "ERNIE-Image",
     "Flux2Transformer2DModel": "FLUX.2",
     "FluxTransformer2DModel": "FLUX",
     "GlmImageTransformer2DModel": _NOT_RUN,

@@ -96,6 +96,7 @@ KNOWN: Final[Mapping[str, _Known]] = {
         {},
         refined=True,
     ),
+    "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
     "Kolors": _Known(
         {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),
         {f"add_embedding.linear_{i}": "pooled" for i in (1, 2)},

@@ -415,6 +415,28 @@ def _cosmos() -> Any:
     )  # fmt: skip
 
 
+def _ernie_image() -> Any:
+    import diffusers
+    from transformers import Mistral3Config, Mistral3Model
+
+    tokenizer = byte_pairs()
+    vision = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "head_dim": 8, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    text = _qwen3(tokenizer, 64, 2) | {"model_type": "mistral", "sliding_window": None}
+    return diffusers.ErnieImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=Mistral3Model(Mistral3Config(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.ErnieImageTransformer2DModel(
+            hidden_size=32, num_attention_heads=2, num_layers=1, ffn_hidden_size=32, in_channels=4, out_channels=4,
+            text_in_dim=64, rope_axes_dim=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Wan": _wan,
     "LTX": _ltx,
@@ -430,6 +452,7 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
     "Lumina 2": _lumina,
+    "ERNIE-Image": _ernie_image,
     "Kolors": tiny_kolors,
 }
 NAMES: Final = tuple(_BUILDERS)
