@@ -11,7 +11,7 @@
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #   make crowded every table of docs/crowded.md
 #   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
-#   make families  the table of docs/hosts.md, from a run of every family's tiny model
+#   make families  the tables of docs/hosts.md, from a run of every family's tiny model
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
 # JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest; FULL=1 repeats checks with every kind and size

@@ -126,6 +126,7 @@ def _data(item: "Erased") -> dict[str, Any]:
         "measured": dict(manifest.measured),
         "one_sided": list(manifest.protected.patches),
         "size": sum(map(len, item.patch.files().values())),
+        **({"read_as": manifest.base.read_as} if manifest.base.read_as else {}),
     }
 
 
@@ -146,5 +147,7 @@ def _print(made: "tuple[Erased, ...]", notices: list[str], *, dry_run: bool) -> 
     for data in map(_data, made):
         if not data["separable"]:
             line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")
+    if any("read_as" in data for data in map(_data, made)):
+        line("text was read in bfloat16: what is exact is so of rows as this encoder gives them; others are near")
     if dry_run:
         line(NOTHING_MADE)

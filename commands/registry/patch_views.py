@@ -74,6 +74,11 @@ def list_patch_properties(
         ),
         ("base", record.base),
         ("touches", f"{len(manifest.base.parameters)} parameters, rank {manifest.measured.get('rank', '?')}"),
+        *(
+            [("text read in", f"{manifest.base.read_as}: exact as this encoder gives it")]
+            if manifest.base.read_as
+            else []
+        ),
         *(() if manifest.separable else [("separable", "no: what it does to other prompts is measured, not proved")]),
         ("protects", f"{basis.rank} of {basis.dimension} dimensions ({basis.invariants} exact, {basis.rule})"),
         ("retain set", f"{retain.source}, {retain.count} concepts, {short(retain.sha256)}" if retain else "none"),

@@ -19,8 +19,10 @@ FLOWING: Final = (
     "ChromaPipeline",
     "CogView4Pipeline",
     "Lumina2Pipeline",
+    "KolorsPipeline",
 )
-"""Pipelines around a transformer that draw one picture from one prompt at a size of their own."""
+"""Pipelines that draw one picture from one prompt at a size and by a schedule of their own."""
+_PLAIN_UNET: Final = "UNet2DConditionModel"
 _PARTS: Final = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _SDXL_PARTS: Final = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _SETTINGS: Final = {
@@ -48,13 +50,13 @@ def check_pipeline(folder: Path) -> None:
     if not isinstance(index, dict):
         raise UnsupportedHostError(f"{folder}: expected an object in model_index.json, got {type(index).__name__}")
     kind = index.get("_class_name")
-    if "transformer" in index and kind not in FLOWING:
+    if kind not in FLOWING and ("transformer" in index or _find_class(index, "unet") not in (_PLAIN_UNET, "")):
         raise UnsupportedHostError(
-            f"{folder}: expected a pipeline with a UNet, or one of {', '.join(FLOWING)}, got {kind}: nothing is drawn "
-            "with it here",
+            f"{folder}: expected a pipeline with a {_PLAIN_UNET}, or one of {', '.join(FLOWING)}, got {kind}: nothing "
+            "is drawn with it here",
             hint="rasura patch check ID",
         )
-    parts = _SDXL_PARTS if kind == SDXL else _list_flowing(index) if "transformer" in index else _PARTS
+    parts = _SDXL_PARTS if kind == SDXL else _list_flowing(index) if kind in FLOWING else _PARTS
     if missing := [said for part in parts if (said := _find_missing(folder, index, part))]:
         raise UnsupportedHostError(
             f"{folder}: no picture can be drawn: expected {', '.join(parts)}; {'; '.join(missing)}",
@@ -63,9 +65,15 @@ def check_pipeline(folder: Path) -> None:
 
 
 def _list_flowing(index: dict[str, object]) -> tuple[str, ...]:
-    """The parts of a pipeline around a transformer: every encoder that its index names, and their tokenizers."""
+    """The parts of such a pipeline: every encoder that its index names, and their tokenizers."""
     read = sorted(name for name in index if name.startswith(("text_encoder", "tokenizer")))
-    return ("transformer", "vae", "scheduler", *read)
+    return ("unet" if "unet" in index else "transformer", "vae", "scheduler", *read)
+
+
+def _find_class(index: dict[str, object], part: str) -> str:
+    """The class of a part by the index; "" where it names none."""
+    said = index.get(part)
+    return str(said[-1]) if isinstance(said, list) and said and said[-1] is not None else ""
 
 
 def _find_missing(folder: Path, index: dict[str, object], part: str) -> str:

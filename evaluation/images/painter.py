@@ -107,7 +107,7 @@ class Painter:
         return list(drawn.images)
 
     def _beginning(self, shots: Sequence[Shot]) -> dict[str, Any]:
-        """Where each picture begins: latents, or of a transformer, which lays them out in its own way, their seeds."""
+        """Where each picture begins: latents, or of those which lay them out in their own way, their seeds."""
         if type(self.pipeline).__name__ not in FLOWING:
             return {"latents": torch.cat([self.noise(shot.seed) for shot in shots])}
         given: dict[str, Any] = {"generator": [torch.Generator("cpu").manual_seed(shot.seed) for shot in shots]}

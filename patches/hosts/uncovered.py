@@ -26,6 +26,11 @@ _KINDS: Final = {
         "SiglipVision",
         "ReduxImageEncoder",
     ): "an encoder of pictures (IP-Adapter and the like): no erasure of text covers what a picture brings",
+    (
+        "Ministral3ForCausalLM",
+    ): "a language model that writes the prompt anew before it is read: words of its own may stand for a concept",
+    ("PriorTransformer",): "a prior, which makes of the prompt what a picture of it looks like to an encoder of "
+    "pictures: erased concepts reach the picture through it as before",
 }
 """Words in the names of classes, and what such a part is."""
 _SAFETY: Final = "safety_checker"

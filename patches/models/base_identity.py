@@ -30,7 +30,7 @@ _BOTH: Final = (".to_k.weight", ".to_v.weight")
 TEXT_LAYERS: Final = "text"
 LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
-_OVER_FRAMES: Final = ".motion_modules."
+_OVER_FRAMES: Final = (".motion_modules.", ".temp_attentions.", ".transformer_in.")
 _DENOISERS: Final = ("unet.", "transformer.")
 _TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
 
@@ -121,7 +121,7 @@ def find_cross_attention(
             if name.startswith(_DENOISERS)
             and _CROSS_ATTENTION in name
             and name.endswith(LAYERS[layers])
-            and _OVER_FRAMES not in name
+            and not any(place in name for place in _OVER_FRAMES)
         ]
         refuse_two_spaces(infos, layers)
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")

@@ -29,8 +29,8 @@ _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 _KNOWN_OTHERS: Final[Mapping[str, str]] = {
     "transformer.caption_projection.*.linear.weight": "HiDream's: each block has a map of its own "
     "(caption_projection.N) for another layer's states of two encoders, so that no one detector sees what all read",
-    PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders give, as in Kolors (ChatGLM, "
-    "whose tokenizer runs code of its own) and DeepFloyd IF",
+    PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders than Kolors' ChatGLM give, as "
+    "in DeepFloyd IF and Kandinsky",
 }
 """Models that are looked at and not erased in: what is seen of them."""
 
@@ -83,7 +83,9 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
             hint="rasura probe MODEL",
         )
     if not names:
-        raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
+        raise UnsupportedHostError(
+            f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family", hint="rasura probe MODEL"
+        )
 
 
 def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:

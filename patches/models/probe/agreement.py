@@ -22,23 +22,33 @@ __all__ = ["check_agreement", "explain_separable", "find_disagreements", "probe_
 
 _SECOND: Final = "transformer_2"
 _ENTRANCES: Final = frozenset({"text", "normed", "projected"})
-_CLASSES: Final[Mapping[str, str]] = {
-    "Wan": "WanTransformer3DModel",
-    "Wan 2.2": "WanTransformer3DModel",
-    "LTX": "LTXVideoTransformer3DModel",
-    "AuraFlow": "AuraFlowTransformer2DModel",
-    "Chroma": "ChromaTransformer2DModel",
-    "Sana": "SanaTransformer2DModel",
-    "Qwen-Image": "QwenImageTransformer2DModel",
-    "Z-Image": "ZImageTransformer2DModel",
-    "FLUX.2": "Flux2Transformer2DModel",
-    "FLUX.2 klein": "Flux2Transformer2DModel",
-    "CogView4": "CogView4Transformer2DModel",
-    "HunyuanVideo": "HunyuanVideoTransformer3DModel",
-    "Cosmos": "CosmosTransformer3DModel",
-    "Lumina 2": "Lumina2Transformer2DModel",
+_IMAGES: Final = "UNet2DConditionModel"
+_OVER_IMAGES: Final = "UNetMotionModel"  # AnimateDiff's: the same, with layers over frames between
+_CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "SD 1.x": (_IMAGES, _OVER_IMAGES),
+    "SD 2.x": (_IMAGES, _OVER_IMAGES, "UNet3DConditionModel"),
+    "SDXL": (_IMAGES, _OVER_IMAGES),
+    "SD3": ("SD3Transformer2DModel",),
+    "FLUX": ("FluxTransformer2DModel",),
+    "PixArt": ("PixArtTransformer2DModel", "Transformer2DModel"),  # what it was called before
+    "Wan": ("WanTransformer3DModel",),
+    "Wan 2.2": ("WanTransformer3DModel",),
+    "LTX": ("LTXVideoTransformer3DModel",),
+    "AuraFlow": ("AuraFlowTransformer2DModel",),
+    "Chroma": ("ChromaTransformer2DModel",),
+    "Sana": ("SanaTransformer2DModel",),
+    "Qwen-Image": ("QwenImageTransformer2DModel",),
+    "Z-Image": ("ZImageTransformer2DModel",),
+    "FLUX.2": ("Flux2Transformer2DModel",),
+    "FLUX.2 klein": ("Flux2Transformer2DModel",),
+    "CogView4": ("CogView4Transformer2DModel",),
+    "HunyuanVideo": ("HunyuanVideoTransformer3DModel",),
+    "Cosmos": ("CosmosTransformer3DModel",),
+    "Lumina 2": ("Lumina2Transformer2DModel",),
+    "ERNIE-Image": ("ErnieImageTransformer2DModel",),
+    "Kolors": (_IMAGES,),
 }
-"""Classes of the families whose pipeline reads: others call their layers alike, and their pipelines read otherwise."""
+"""The classes of each family: others call their layers alike, and their pipelines read prompts otherwise."""
 _NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})
 
 
@@ -76,27 +86,30 @@ def check_agreement(trace: Trace, family: Family, infos: Mapping[ParamName, Para
 def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) -> TraceSpec | None:
     """Why layers of this model read text alone, as a manifest says it; None of families that the table answers for.
 
-    Those are the ones whose layers read the text encoders' own states; where a pipeline reads the prompt itself, what a
-    denoiser does with it is looked at, too.
+    Those are the ones whose layers read the text encoders' own states, of which the class must be the family's; where a
+    pipeline reads the prompt itself, what a denoiser does with it is looked at, too.
 
     Args:
         folder: the model's, for its configuration.
         infos: its parameters.
 
     Raises:
-        UnsupportedHostError: the denoiser cannot be run, or reads text otherwise than its family.
+        UnsupportedHostError: a class that only calls its layers alike, or the denoiser cannot be run, or reads text
+            otherwise than its family.
     """
     family = find_family(infos)
-    if family is None or all(encoder.kind != "pipeline" for encoder in family.encoders):
+    if family is None:
         return None
-    trace = probe_folder(folder)
-    if not _is_of(trace, family):
+    if (kind := _read_class(folder / family.components[0])) and kind not in _CLASSES[family.name]:
         raise UnsupportedHostError(
-            f"{folder}: expected a {_CLASSES[family.name]}, as the layers of the {family.name} family say, got a "
-            f"{trace.kind}, whose pipeline may read prompts otherwise",
+            f"{folder}: expected a {' or '.join(_CLASSES[family.name])}, as the layers of the {family.name} family "
+            f"say, got a {kind}, whose pipeline may read prompts otherwise",
             hint="rasura probe MODEL",
             family=family.name,
         )
+    if all(encoder.kind != "pipeline" for encoder in family.encoders):
+        return None
+    trace = probe_folder(folder)
     check_agreement(trace, family, infos)
     layers = [
         TracedSpec(layer.pattern, layer.reads, layer.input, layer.through)
@@ -144,15 +157,17 @@ def probe_model(folder: Path) -> tuple[Trace, str]:
     for component in (trace.component, _SECOND):
         infos |= _describe(folder, component)
     family = find_family(infos)
-    if family is None or not _is_of(trace, family):
+    if family is None or trace.kind not in _CLASSES[family.name]:
         return trace, ""
     check_agreement(trace, family, infos)
     return trace, family.name
 
 
-def _is_of(trace: Trace, family: Family) -> bool:
-    """Whether the class is the family's: where its pipeline reads, names of layers alone do not tell."""
-    return _CLASSES.get(family.name, trace.kind) == trace.kind
+def _read_class(place: Path) -> str:
+    """The class of a denoiser by its configuration; "" where nothing says it."""
+    path = place / "config.json"
+    config = read_config(path) if path.is_file() else None
+    return str(config.get("_class_name") or "") if isinstance(config, dict) else ""
 
 
 def _describe(folder: Path, component: str) -> dict[ParamName, ParameterInfo]:

@@ -22,6 +22,8 @@ SHAPES: Final = ("frame", "film", "packed", "frames")
 """A picture [1, c, 8, 8], a film [1, c, 1, 8, 8], patches in a row [1, 16, c], or a film [1, 1, c, 8, 8]."""
 _SIDE: Final = 8
 _PATCHES: Final = 16
+_SLOTS: Final = 4
+"""Places of the picture among the words, four patches each, as Qwen-Image 2.1 counts them."""
 _PICTURES: Final = ("sample", "hidden_states", "x")
 _LISTED: Final = "x"
 _TIMES: Final = ("timestep", "timesteps", "t")
@@ -39,6 +41,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "encoder_hidden_states_t5": ("cross_attention_dim_t5", "caption_channels"),
     "encoder_hidden_states_llama3": ("caption_channels",),
     "cap_feats": ("cap_feat_dim",),
+    "text_bth": ("text_in_dim",),
 }
 """Token states, and where a configuration has their width."""
 _BEHIND: Final = "crossattn_proj_in_channels"
@@ -120,6 +123,8 @@ class _Maker:
             "img_ids": _grid(_PATCHES, columns),
             "txt_ids": torch.zeros(LENGTH, columns),
             "img_shapes": [[(1, 4, 4)]],
+            "img_mask": torch.arange(LENGTH + _SLOTS)[None] >= LENGTH,
+            "text_lens": torch.tensor([LENGTH]),
             "guidance": torch.tensor([4.0]) if config.get("guidance_embeds") else None,
             "num_frames": 1 if packed else None,
             "height": 4 if packed else None,

@@ -99,7 +99,9 @@ def make_twins(name: str, config: Mapping[str, Any], *, seed: int = 0) -> Iterat
         else:
             yield twin
     if said:
-        raise UnsupportedHostError(f"{name}: no small twin can be built of its configuration: {said[0]}")
+        raise UnsupportedHostError(
+            f"{name}: no small twin can be built of its configuration: {said[0]}", hint="rasura methods"
+        )
 
 
 def list_shapes(name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

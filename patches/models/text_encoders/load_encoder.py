@@ -1,6 +1,9 @@
 """Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -13,15 +16,22 @@ from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostErr
 from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.families import CLIP, encoders_of
 from rasura.patches.models.family import Encoder, Family
-from rasura.patches.models.library_output import load_transformers, quiet
+from rasura.patches.models.library_output import load_diffusers, load_transformers, quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for
-from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, check_reads_text_alone, make_pipeline
+from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower
+from rasura.patches.models.text_encoders.sentencepiece_file import take_model
 from rasura.patches.models.text_encoders.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
 
 _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
+_OF_DIFFUSERS: Final = {
+    "ChatGLMModel": "diffusers.pipelines.kolors.text_encoder",
+    "ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer",
+}
+"""Classes that transformers has not and diffusers brings along; no code out of a model's folder is run."""
+_CHECKER: Final = "safety_checker"
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
 
@@ -33,6 +43,10 @@ def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
         UnsupportedHostError: they cannot be loaded.
     """
     return [load_reader(folder, encoder) for encoder in encoders_of(family)]
+
+
+class _Unasked:
+    """In the place of what judges pictures; a prompt is read without it."""
 
 
 def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
@@ -50,7 +64,7 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
         if not (folder / part).is_dir():
             raise _missing(folder, part, kind)
     if kind.kind == "pipeline":
-        check_reads_text_alone(folder)
+        _check_reads_text_alone(folder)
     tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
@@ -109,7 +123,7 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
 def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
     check_one_tokenizer(folder / kind.tokenizer)
     if kind.kind == "pipeline":
-        return PipelineTower(kind, tokenizer, module, pipe=make_pipeline(kind.pipeline, tokenizer, module))
+        return PipelineTower(kind, tokenizer, module, pipe=_make_pipeline(kind.pipeline, tokenizer, module))
     return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
 
 
@@ -123,23 +137,92 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
     for kind in kinds:
         tokenizer: Any = parts.get(kind.tokenizer)
         if kind.kind == "pipeline":  # FLUX.2's is a processor of pictures, too, in which the tokenizer lies
-            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+            tokenizer = tokenizer if take_model(tokenizer) else getattr(tokenizer, "tokenizer", tokenizer)
         config = getattr(parts.get(kind.component), "config", None)
-        if config is None or getattr(tokenizer, "backend_tokenizer", None) is None:
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        if config is None or (fast is None and take_model(tokenizer) is None):
             return None
         module = SimpleNamespace(config=config, name=kind.component)
         if kind.kind == "pipeline":
             whole = parts[kind.component]  # a pipeline looks at its encoder's class; nothing of it is run
-            found.append(PipelineTower(kind, tokenizer, whole, pipe=make_pipeline(kind.pipeline, tokenizer, whole)))
+            found.append(PipelineTower(kind, tokenizer, whole, pipe=_make_pipeline(kind.pipeline, tokenizer, whole)))
             continue
         folder = Path(str(getattr(tokenizer, "name_or_path", "")) or "-")
         found.append(Tower(kind, tokenizer, module, describe_file(folder, tokenizer) if folder.is_dir() else {}))
     return found
 
 
+def _check_reads_text_alone(folder: Path) -> None:
+    """Refuse a folder whose own pipeline reads prompts beside a picture, as those for editing do.
+
+    Raises:
+        UnsupportedHostError: naming the pipeline.
+    """
+    path = folder / "model_index.json"
+    index = read_config(path) if path.is_file() else None
+    named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
+    reads = getattr(_find_pipeline(named), "encode_prompt", None)
+    if reads is not None and {"image", "images"} & set(signature(reads).parameters):
+        raise UnsupportedHostError(
+            f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
+            "beside a picture: what a word becomes there depends on that",
+            hint="rasura base add MODEL, of the model that draws from text",
+            pipeline=named,
+        )
+
+
+def _make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
+    """A pipeline with a tokenizer and an encoder, and nothing to draw with.
+
+    Raises:
+        UnsupportedHostError: this version of diffusers has no such pipeline.
+    """
+    found = _find_pipeline(kind)
+    if found is None:
+        raise UnsupportedHostError(
+            f"expected diffusers with {kind}, got {load_diffusers().__version__}",
+            hint="pip install --upgrade diffusers",
+        )
+    accepted = signature(found.__init__).parameters
+    parts: dict[str, Any] = dict.fromkeys(name for name, p in list(accepted.items())[1:] if p.default is p.empty)
+    if _CHECKER in accepted:  # one that is missing would be loaded
+        parts[_CHECKER] = _Unasked()
+    with quiet():
+        return found(**(parts | {"tokenizer": tokenizer, "text_encoder": module}))
+
+
+def _find_pipeline(name: str) -> Any:
+    """A pipeline's class; None for one that this version of diffusers has not.
+
+    Raises:
+        UnsupportedHostError: a library that it reads with is not installed.
+    """
+    diffusers = load_diffusers()
+    with quiet():
+        found = getattr(diffusers, name, None) if name.isidentifier() else None
+    if isinstance(found, diffusers.utils.import_utils.DummyObject):
+        wanted = [backend for backend in getattr(found, "_backends", ()) if find_spec(backend) is None]
+        raise UnsupportedHostError(
+            f"{name}: expected the libraries that it reads with, got an environment without {', '.join(wanted)}",
+            hint=f"pip install {' '.join(wanted)}",
+            pipeline=name,
+        )
+    return found
+
+
 def _tokenizer(folder: Path, kind: Encoder) -> Any:
-    reader = getattr(load_transformers(), "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
+    path = folder / "tokenizer_config.json"
+    settings = read_config(path) if kind.kind == "pipeline" and path.is_file() else {}
+    named = settings.get("tokenizer_class") if isinstance(settings, dict) else None
+    general = "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer"
+    reader = _find_class(str(named) if named in _OF_DIFFUSERS else general)
     return reader.from_pretrained(folder, local_files_only=True)
+
+
+def _find_class(name: str) -> Any:
+    """A class of transformers, or of those that diffusers brings along."""
+    # Seconds, and a motion mostly needs no text encoder.
+    return getattr(import_module(_OF_DIFFUSERS.get(name, "transformers")), name)
 
 
 def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", component: str = "text_encoder") -> None:
@@ -166,8 +249,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
         reading = model_folder
         check_regular_files(model_folder)
         with quiet():
-            found: Any = getattr(load_transformers(), _class(model_folder, kind))  # annotated without the report
-            model, report = found.from_pretrained(
+            model, report = _find_class(_class(model_folder, kind)).from_pretrained(
                 model_folder,
                 local_files_only=True,
                 dtype=dtype_for(kind),

@@ -11,22 +11,22 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from rasura.patches._io.canonical_json import JsonValue
-from rasura.patches._io.files import read_config
 from rasura.patches._io.json_fields import show
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import ConceptError, UnsupportedHostError
-from rasura.patches.models.library_output import load_diffusers, quiet
+from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
 from rasura.patches.models.text_encoders.prompt_rows import align_rows, make_batch, make_mask, stack_rows
+from rasura.patches.models.text_encoders.sentencepiece_file import read_pieces, take_model
 
-__all__ = ["PipelineTower", "check_reads_text_alone", "make_pipeline"]
+__all__ = ["PipelineTower"]
 
 _GIVEN: Final = (
     "max_sequence_length",
@@ -37,15 +37,6 @@ _GIVEN: Final = (
     "prompt_template",
 )
 """What `__call__` hands on to `encode_prompt` and decides what is read."""
-
-
-_CHECKER: Final = "safety_checker"
-
-
-class _Unasked:
-    """In the place of what judges pictures; a prompt is read without it."""
-
-
 _DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
 
 
@@ -153,11 +144,8 @@ class PipelineTower(Tower):
 
     def plain_state(self) -> dict[str, Any]:
         """The tokenizer's model and special ids, and the ids that the pipeline puts around every prompt."""
-        model = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
-        vocab = model["vocab"]
         return {
-            "vocab": vocab if isinstance(vocab, dict) else [[piece, repr(float(score))] for piece, score in vocab],
-            "merges": [list(m) if isinstance(m, list) else m for m in model.get("merges", [])],
+            **self._model(),
             "length": self.length,
             "special": [int(self.tokenizer.pad_token_id)],
             "pipeline": self.kind.pipeline,
@@ -167,10 +155,24 @@ class PipelineTower(Tower):
 
     def reading(self) -> Mapping[str, JsonValue]:
         """What else its files say that decides ids."""
+        if (pieces := take_model(self.tokenizer)) is not None:
+            special: dict[str, int] = self.tokenizer.tokenizer.special_tokens
+            return {"sentencepiece": digest_of(pieces), "special": {name: special[name] for name in sorted(special)}}
         document = json.loads(self.tokenizer.backend_tokenizer.to_str())
         decides = {part: document.get(part) for part in _DECIDES}
         template = getattr(self.tokenizer, "chat_template", None)
         return {"file": json.dumps(decides, sort_keys=True), "chat_template": template or ""}
+
+    def _model(self) -> dict[str, Any]:
+        """Vocabulary and merges."""
+        if (pieces := take_model(self.tokenizer)) is not None:
+            return {"vocab": list(read_pieces(pieces)), "merges": []}
+        model = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
+        vocab = model["vocab"]
+        return {
+            "vocab": vocab if isinstance(vocab, dict) else [[piece, repr(float(score))] for piece, score in vocab],
+            "merges": [list(m) if isinstance(m, list) else m for m in model.get("merges", [])],
+        }
 
     def _first(self, prompt: str) -> int:
         """The first row that is read: not 0 where the pipeline fills up on the left."""
@@ -212,48 +214,6 @@ class PipelineTower(Tower):
             self._known[prompt] = _Seen(tuple(rows[i][where].tolist()), int(where[0]) if len(where) else 0)
             found[i, : states.shape[1]] = states[i] * (mask[i, :, None] if self.kind.masked and mask is not None else 1)
         return found
-
-
-def check_reads_text_alone(folder: Path) -> None:
-    """Refuse a folder whose own pipeline reads prompts beside a picture, as those for editing do.
-
-    Raises:
-        UnsupportedHostError: naming the pipeline.
-    """
-    path = folder / "model_index.json"
-    index = read_config(path) if path.is_file() else None
-    named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
-    with quiet():
-        reads = getattr(getattr(load_diffusers(), named, None), "encode_prompt", None) if named.isidentifier() else None
-    if reads is not None and {"image", "images"} & set(inspect.signature(reads).parameters):
-        raise UnsupportedHostError(
-            f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
-            "beside a picture: what a word becomes there depends on that",
-            hint="rasura base add MODEL, of the model that draws from text",
-            pipeline=named,
-        )
-
-
-def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
-    """A pipeline with a tokenizer and an encoder, and nothing to draw with.
-
-    Raises:
-        UnsupportedHostError: this version of diffusers has no such pipeline.
-    """
-    diffusers = load_diffusers()
-    with quiet():
-        found = getattr(diffusers, kind, None)
-    if found is None:
-        raise UnsupportedHostError(
-            f"expected diffusers with {kind}, got {diffusers.__version__}", hint="pip install --upgrade diffusers"
-        )
-    parts = dict.fromkeys(
-        name for name, p in list(inspect.signature(found.__init__).parameters.items())[1:] if p.default is p.empty
-    )
-    if _CHECKER in inspect.signature(found.__init__).parameters:  # one that is missing would be loaded
-        parts[_CHECKER] = _Unasked()
-    with quiet():
-        return found(**(parts | {"tokenizer": tokenizer, "text_encoder": module}))
 
 
 def _arguments(pipe: Any, device: torch.device) -> dict[str, Any]:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["read_pieces", "take_model"]
+
+
+def take_model(tokenizer: Any) -> bytes | None:
+    """The SentencePiece model that a tokenizer written in Python reads with (ChatGLM's); None for any other."""
+    processor = getattr(getattr(tokenizer, "tokenizer", None), "sp_model", None)
+    return None if processor is None else bytes(processor.serialized_model_proto())
 
 
 def read_pieces(data: bytes) -> Iterator[str]:

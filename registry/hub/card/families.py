@@ -53,6 +53,8 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "HunyuanVideo": FamilyFacts("", kohya=True),
     "Cosmos": FamilyFacts("", diffusers=False, kohya=True),
     "Lumina 2": FamilyFacts("lumina-2", kohya=True),
+    "ERNIE-Image": FamilyFacts(""),
+    "Kolors": FamilyFacts("kolors"),
 }
 """By the name of `rasura.patches.models.families`."""
 UNKNOWN: Final = FamilyFacts("", diffusers=False, why="diffusers cannot be promised to load LoRA files into")

@@ -1,7 +1,7 @@
-"""Families whose pipeline reads the prompt itself: the whole promise on tiny models of the real classes.
+"""Every family: the whole promise on tiny models of the real classes; then those whose pipeline reads the prompt itself.
 
 Base, probe, erase, check, apply and revert on disk and live bit for bit, steps of drawing, the exported LoRA; what was
-seen is the table of docs/hosts.md.
+seen are the tables of docs/hosts.md.
 """
 
 import json
@@ -16,18 +16,22 @@ from safetensors.torch import load_file, save_file
 from support.commandline import rasura
 from support.full import FULL, some
 from support.models.family_records import keep_or_compare
+from support.models.tiny_older import NAMES as OLDER_NAMES
+from support.models.tiny_older import older_of
 from support.models.tiny_pipelines import NAMES, draw, open_tiny, tiny_of
 from support.registries.workshop import digests
 
 import rasura as package
 from rasura.patches._io.settings import get_settings, use
 from rasura.patches.errors import InputError, UnsupportedHostError
+from rasura.patches.format.trace_spec import TracedSpec
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.models.families import find_family
 from rasura.patches.models.probe.agreement import find_disagreements
 from rasura.patches.models.probe.probe import probe_folder
+from rasura.patches.models.probe.trace import Trace
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName
@@ -35,16 +39,22 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
 
 WORDS = ("photo", "tree", "house")
-PROJECTED = ("Wan", "LTX", "Sana")
+PROJECTED = ("Wan", "LTX", "Sana", "Kolors")
 _EXACT = ("--set", "ridge=1e-6", "--set", "energy=1")
 OTHERS = ("speed", "uce")
 CASES = [(name, "text") for name in NAMES] + some([("LTX", "kv")], [(name, "kv") for name in PROJECTED])
+OLDER = some(
+    [("SD 2.x", "kv"), ("SD3", "text"), ("PixArt", "kv")],
+    [(name, "kv" if name in ("SD 1.x", "SD 2.x", "SDXL", "PixArt") else "text") for name in OLDER_NAMES]
+    + [("PixArt", "text")],
+)
 
 
-@pytest.mark.parametrize(("name", "layers"), CASES)
+@pytest.mark.parametrize(("name", "layers"), [*CASES, *OLDER])
 def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # noqa: PLR0915  # one story
     typed = _Typed(tmp_path)
-    model = tiny_of(tmp_path / "model", name)
+    make = older_of if name in OLDER_NAMES else tiny_of
+    model = make(tmp_path / "model", name)
     files = digests(model)
     (tmp_path / "retain.txt").write_text("\n".join(WORDS))
     (tmp_path / "held-out.txt").write_text("river\n")
@@ -56,7 +66,7 @@ def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # n
     erase += ["--template", "a photo of {}", "--layers", layers, "--tokens", "last"]
     erase += ["--held-out", "held-out.txt"]
     typed(*erase, "--method", "null-space", *_EXACT)
-    others = OTHERS if FULL else OTHERS[CASES.index((name, layers)) % 2 :][:1]
+    others = OTHERS if FULL else OTHERS[[*CASES, *OLDER].index((name, layers)) % 2 :][:1]
     for method in others:
         typed(*erase, "--method", method)
     with Registry.open(tmp_path) as registry:
@@ -66,24 +76,28 @@ def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # n
 
     host = CheckpointHost.open(model)
     touched = find_cross_attention(host.parameters(), layers)
-    trace = patch.base.trace
-    assert trace is not None
-    assert told == {"trace": trace.sha256, "class": trace.kind, "config": trace.config}
+    trace, named = probe_folder(model), patch.base.trace
+    if name in OLDER_NAMES:  # whose layers the table answers for
+        assert (told, named) == ({}, None)
+    else:
+        assert named is not None
+        assert told == {"trace": named.sha256, "class": named.kind, "config": named.config}
+        assert named.sha256 == trace.digest
     encoder, before = TextEncoder.pristine(host).reading_for(layers), host.read(touched)
     assert [parameter.name for parameter in patch.base.parameters] == touched
-    assert [layer.through for layer in trace.layers] == [
-        encoder.readout.names if encoder.readout else () for _ in trace.layers
-    ]
+    patched = _seen_there(trace, touched) if named is None else named.layers
+    assert {layer.through for layer in patched} == {encoder.readout.names if encoder.readout else ()}
     typed("patch", "check", patch.patch_id)
     typed("patch", "apply", patch.patch_id, "--model", "model")
     after = CheckpointHost.open(model).read(touched)
     C1, C_star = align_columns(encoder, Target("dog", "cat"), ["a photo of {}"], "last")
     left, moved = _shares(encoder, C1, C_star, before, after)
     assert left < 0.05
-    (tower,) = encoder.towers
-    assert moved < (0.02 if tower.kind.masked else 0.1)  # filling that is read takes all of the tiny model's width
+    # Filling that is read takes all of the tiny model's width; PixArt's is of 32 numbers behind its network.
+    hidden = all(tower.kind.masked for tower in encoder.towers)
+    assert moved < (0.1 if not hidden else 0.05 if name == "PixArt" else 0.02)
 
-    pipeline = open_tiny(tiny_of(tmp_path / "fresh", name))
+    pipeline = open_tiny(make(tmp_path / "fresh", name))
     live = TorchHost.of(pipeline)
     pristine = live.digests(live.parameters())
     drawn = draw(pipeline, "a photo of dog")
@@ -107,7 +121,8 @@ def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # n
             "pipeline": type(pipeline).__name__,
             "denoiser": trace.kind,
             "encoder": type(pipeline.text_encoder).__name__,
-            "touched": [layer.to_json() for layer in trace.layers],
+            "touched": [layer.to_json() for layer in patched],
+            **({"alike": [[each.pattern, each.reads] for each in trace.lookalikes]} if named is None else {}),
             **_reading(encoder),
             "methods": sorted(made),
             "bits": ["disk", "live"],
@@ -115,6 +130,12 @@ def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # n
             "draws": "steps",
         }
     )
+
+
+def _seen_there(trace: Trace, touched: list[ParamName]) -> tuple[TracedSpec, ...]:
+    """What a trace says of these layers, as a manifest would."""
+    kept = [layer for layer in trace.entrances if any(layer is trace.layer(parameter) for parameter in touched)]
+    return tuple(TracedSpec(layer.pattern, layer.reads, layer.input, layer.through) for layer in kept)
 
 
 def _loaded(
@@ -128,9 +149,10 @@ def _loaded(
     if not hasattr(pipeline, "load_lora_weights"):
         return "diffusers has no loader"
     pipeline.load_lora_weights(folder)
-    first = [layer for layer in before if layer.startswith("transformer.")]  # it passes over a second denoiser
+    first = [layer for layer in before if not layer.startswith("transformer_2.")]  # it passes over a second denoiser
     for layer in first[:4]:
-        module = pipeline.transformer.get_submodule(layer.removeprefix("transformer.").removesuffix(".weight"))
+        component, _, path = layer.removesuffix(".weight").partition(".")
+        module = getattr(pipeline, component).get_submodule(path)
         with torch.no_grad():
             given = module(C1.T.float()) - module.base_layer(C1.T.float())
         wanted = ((after[layer].double() - before[layer].double()) @ C1).T
@@ -178,7 +200,7 @@ def _shares(
 def _reading(encoder: TextEncoder) -> dict[str, int | str | bool]:
     """Of how many positions, what fills them up, and whether words know what comes after them."""
     read = encoder.encode_all(["a photo of dog", "a photo of cat"])
-    (place,) = encoder.places("a photo of dog", "dog")
+    place = encoder.places("a photo of dog", "dog")[-1]  # SD3's CLIPs before it look back
     apart = (read[0] - read[1]).abs().sum(-1)
     first = int(read[0].abs().sum(-1).nonzero()[0])
     return {
@@ -195,7 +217,7 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
     """Its patches leave there what they left here, where the old ones as they are leave more."""
     typed = _Typed(tmp_path)
     model, finetune = tiny_of(tmp_path / "model", name), tiny_of(tmp_path / "finetune", name)
-    for file in finetune.glob("transformer*/*.safetensors"):
+    for file in [*finetune.glob("transformer*/*.safetensors"), *finetune.glob("unet/*.safetensors")]:
         generator, tensors = torch.Generator().manual_seed(1), load_file(file)
         save_file({key: _blurred(tensor, generator) for key, tensor in tensors.items()}, file, {"format": "pt"})
     files = digests(finetune)
@@ -261,6 +283,16 @@ def test_a_pipeline_that_reads_the_prompt_beside_a_picture_is_refused(tmp_path: 
         UnsupportedHostError, match="QwenImageEditPipeline, whose encode_prompt reads it beside a picture"
     ):
         TextEncoder.pristine(CheckpointHost.open(model))
+
+
+def test_a_pipeline_whose_libraries_are_missing_says_which(tmp_path: Path) -> None:
+    """Diffusers has something in its place that falls over whoever looks at it; so is Kolors without sentencepiece."""
+    model = tiny_of(tmp_path / "model", "Chroma")
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "SpectrogramDiffusionPipeline"}))
+    with pytest.raises(UnsupportedHostError, match="got an environment without note_seq") as caught:
+        TextEncoder.pristine(CheckpointHost.open(model))
+    assert caught.value.hint == "pip install note_seq"
 
 
 @pytest.mark.parametrize("method", ["sepme", "all-but-one"])

@@ -18,9 +18,11 @@ from support.registries.workshop import digests
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.patches.errors import UnsupportedHostError
 
-_CHANNELS = {"Chroma": 1, "CogView4": 4, "Lumina 2": 4}
+_CHANNELS = {"Chroma": 1, "CogView4": 4, "Lumina 2": 4, "Kolors": 4}
 """Of the latents, in families whose tiny folders have nothing that decodes them."""
-DRAWN = some(["SD3", "PixArt", "CogView4"], ["SD3", "FLUX", "PixArt", "Chroma", "CogView4", "Lumina 2"])
+DRAWN = some(
+    ["SD3", "PixArt", "CogView4", "Kolors"], ["SD3", "FLUX", "PixArt", "Chroma", "CogView4", "Lumina 2", "Kolors"]
+)
 
 
 def _drawable(folder: Path, name: str) -> Path:
@@ -85,6 +87,14 @@ def test_an_evaluation_draws_and_leaves_the_model(name: str, tmp_path: Path) -> 
 def test_what_is_not_drawn_with_is_called_by_its_class(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedHostError, match="got WanPipeline: nothing is drawn with it here"):
         Painter.load(tiny_of(tmp_path / "model", "Wan"))
+
+
+def test_a_unet_of_another_kind_is_called_by_its_pipeline(tmp_path: Path) -> None:
+    """That of films is one of another class, which Stable Diffusion's pipeline would take for its own."""
+    index = {"_class_name": "AnimateDiffPipeline", "unet": ["diffusers", "UNetMotionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedHostError, match="got AnimateDiffPipeline: nothing is drawn with it here"):
+        Painter.load(tmp_path)
 
 
 def test_a_transformer_without_its_decoder_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_other_ways_are_told_by_their_classes() -> None:
          "safety_checker": "StableDiffusionSafetyChecker", "text_encoder": "CLIPTextModel"}
     )  # fmt: skip
     assert [sentence.partition(" ")[0] for sentence in found] == ["adapter", "image_encoder"]
+    found = find_uncovered({"pe": "Ministral3ForCausalLM", "prior": "PriorTransformer", "tokenizer": "CLIPTokenizer"})
+    assert [sentence.partition(" ")[0] for sentence in found] == ["pe", "prior"]
     assert find_uncovered({"unet": "UNet2DConditionModel"}) == ()
 
 

@@ -96,6 +96,11 @@ KNOWN: Final[Mapping[str, _Known]] = {
         {},
         refined=True,
     ),
+    "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
+    "Kolors": _Known(
+        {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),
+        {f"add_embedding.linear_{i}": "pooled" for i in (1, 2)},
+    ),
 }
 
 
@@ -127,7 +132,7 @@ def test_the_probe_says_what_is_known_of_a_family_whose_pipeline_reads(name: str
 def test_a_family_is_told_without_weights(name: str, tmp_path: Path) -> None:
     """Of the denoisers' configurations alone, and beside weights in another format, which are never opened."""
     whole = tiny_pipelines.tiny_of(tmp_path / "whole", name)
-    for config in whole.glob("transformer*/config.json"):
+    for config in [*whole.glob("transformer*/config.json"), *whole.glob("unet/config.json")]:
         place = tmp_path / "bare" / config.parent.name
         place.mkdir(parents=True)
         shutil.copy(config, place)

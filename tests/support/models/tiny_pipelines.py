@@ -20,6 +20,7 @@ import torch
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from support.models.tiny import byte_symbols, workspace
+from support.models.tiny_kolors import tiny_kolors
 from support.models.tiny_t5 import t5_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -58,7 +59,7 @@ def open_tiny(folder: Path) -> Any:
     """The live pipeline of a folder, without what decodes pictures."""
     index = json.loads((folder / "model_index.json").read_text())
     absent: dict[str, Any] = {name: None for name, said in index.items() if said == [None, None]}
-    absent |= {"safety_checker": AnswersForNobody()} if "safety_checker" in index else {}
+    absent |= {"safety_checker": AnswersForNobody()} if index["_class_name"].startswith("Cosmos") else {}
     kind = getattr(diffusers, index["_class_name"])
     pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
     pipeline.set_progress_bar_config(disable=True)
@@ -79,10 +80,15 @@ def draw(pipeline: Any, prompt: str) -> torch.Tensor:
     def stop(_pipe: Any, _step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
         raise _Drawn(given["latents"])
 
+    def stop_alike(_step: int, _time: Any, latents: torch.Tensor) -> None:
+        raise _Drawn(latents)
+
+    known = "callback_on_step_end" in accepted
+    asked = {"callback_on_step_end": stop} if known else {"callback": stop_alike}  # PixArt's, of the older kind
     try:
         pipeline(
             prompt=prompt, height=32, width=32, num_inference_steps=2, generator=torch.Generator().manual_seed(0),
-            output_type="latent", callback_on_step_end=stop, **film, **binned,
+            output_type="latent", **asked, **film, **binned,
         )  # fmt: skip
     except _Drawn as drawn:
         return drawn.latents
@@ -95,7 +101,7 @@ def _built(name: str) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = _BUILDERS[name]()
-        for denoiser in (pipeline.transformer, getattr(pipeline, "transformer_2", None)):
+        for denoiser in (getattr(pipeline, name, None) for name in ("unet", "transformer", "transformer_2")):
             for parameter in denoiser.parameters() if denoiser is not None else ():  # gates begin at zero
                 parameter.data.normal_(0, 0.2)
     pipeline.save_pretrained(folder, safe_serialization=True)
@@ -386,6 +392,28 @@ def _cosmos() -> Any:
     )  # fmt: skip
 
 
+def _ernie_image() -> Any:
+    import diffusers
+    from transformers import Mistral3Config, Mistral3Model
+
+    tokenizer = byte_pairs()
+    vision = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "head_dim": 8, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    text = _qwen3(tokenizer, 64, 2) | {"model_type": "mistral", "sliding_window": None}
+    return diffusers.ErnieImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=Mistral3Model(Mistral3Config(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.ErnieImageTransformer2DModel(
+            hidden_size=32, num_attention_heads=2, num_layers=1, ffn_hidden_size=32, in_channels=4, out_channels=4,
+            text_in_dim=64, rope_axes_dim=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Wan": _wan,
     "LTX": _ltx,
@@ -401,5 +429,7 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
     "Lumina 2": _lumina,
+    "ERNIE-Image": _ernie_image,
+    "Kolors": tiny_kolors,
 }
 NAMES: Final = tuple(_BUILDERS)

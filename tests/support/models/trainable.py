@@ -27,7 +27,7 @@ from rasura.patches.solving import solve
 from rasura.patches.types import ParamName, Progress
 
 if TYPE_CHECKING:
-    from rasura.patches.erasers.columns import Columns
+    from rasura.patches.erasers.read_columns import read_columns
 
 QUICK = {"steps": "3", "batch": "2", "images": "2", "drawing": "2", "lr": "0.05", "rank": "3"}
 """Choices of either method under which a training takes a second."""
@@ -74,7 +74,9 @@ def problem(asked: EraseRequest, work: Path | None = None) -> Problem:
     own = base()
     prompts = solve._Prompts(own.encoder, asked, silent)
     weights = own.host.originals(asked.eraser.parameters(own.host.parameters(), asked.layers, own.encoder.width))
-    columns: tuple[Columns, ...] = tuple(solve._columns(own.encoder, asked, target) for target in asked.targets)
+    columns = tuple(
+        read_columns(own.encoder, target, asked.templates_of(target), asked.tokens) for target in asked.targets
+    )
     return Problem(
         weights, own.encoder, asked, columns, prompts.reference, lambda: prompts.basis, prompts.retained,
         prompts.moment, denoiser, silent, work,
