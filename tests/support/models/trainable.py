@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from support.models.tiny import TinySpec, tiny_model
@@ -18,6 +18,7 @@ from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.interface import Eraser, Problem
 from rasura.patches.erasers.options import with_options
+from rasura.patches.erasers.read_columns import read_columns
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.format.patch import Patch
@@ -25,9 +26,6 @@ from rasura.patches.models.denoiser import Denoiser, LayerFactors
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving import solve
 from rasura.patches.types import ParamName, Progress
-
-if TYPE_CHECKING:
-    from rasura.patches.erasers.read_columns import read_columns
 
 QUICK = {"steps": "3", "batch": "2", "images": "2", "drawing": "2", "lr": "0.05", "rank": "3"}
 """Choices of either method under which a training takes a second."""
