@@ -185,7 +185,8 @@ def _page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"\nWords that the model learnt stand out by {min(learnt):.2f} and more, the others by {max(other):.2f} at most.\n\n"
         "What this does not say: one small model, four pictures a pair, one method. The limits are fitted to these pairs and\n"
         "were not tried on others; a policy moves them. Between the doubtful number and the limit some pairs erase and some\n"
-        "do not, and no number here tells which."
+        "do not, and no number here tells which. In [the crowded world](crowded.md#how-near-an-anchor-may-be), where a general word has\n"
+        "many members, anchors erase up to 0.4."
     )
 
 

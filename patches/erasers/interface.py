@@ -58,6 +58,8 @@ class Defaults:
         needs_retain: whether the method is meaningless without a retain set.
         templates: prompts with one `{}` in which concepts stand: those of a named version are its authors'.
         names: whether it erases a concept by all its names.
+        near: whether `auto` takes the nearest anchor that the policy lets pass, not the nearest beyond doubt: such a
+            method goes farther than its anchor, and moves the less of everything else the nearer that is.
     """
 
     tokens: str
@@ -66,6 +68,7 @@ class Defaults:
     needs_retain: bool = True
     templates: tuple[str, ...] = GENERIC_TEMPLATES
     names: bool = False
+    near: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

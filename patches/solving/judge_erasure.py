@@ -174,8 +174,8 @@ class Judge:
     def anchored(self, target: Target, policy: Policy) -> Target:
         """The target with the nearest of the general concepts that draws something else.
 
-        Not the nearest safe one: what an erasure moves of everything else grows with the way that it takes its concept,
-        and of many erasures nothing else matters more (docs/crowded.md). A near anchor is said.
+        Of methods that go farther than their anchor also a doubtful one: what an erasure moves of everything else grows
+        with the way that it takes its concept (docs/crowded.md).
 
         Raises:
             ErasureRefusedError: none does.
@@ -183,7 +183,8 @@ class Judge:
         own_names = {normal(name) for name in target.spoken}
         words = tuple(word for word in self.request.anchors or GENERAL if normal(word) not in own_names)
         own = replace(self, request=replace(self.request, anchors=words))
-        if found := own.passing(target.concept, policy):
+        choose = own.passing if self.request.eraser.defaults.near else own.better
+        if found := choose(target.concept, policy):
             return replace(target, anchor=found[0][0])
         better = replace(self, request=replace(self.request, anchors=())).better(target.concept, policy)[:_OFFERED]
         raise ErasureRefusedError(

@@ -11,6 +11,7 @@ from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
+from rasura.patches.erasers.closed_form.joint.eraser import Joint
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.patch import Patch
@@ -145,7 +146,10 @@ def test_the_nearest_general_concept_that_draws_something_else(model: Model) -> 
     request = model.request(Target("dog", AUTO), Target("car", "airplane"))
     assert model.chosen(replace(request, anchors=("animal", "frog", "airplane")))[1] == "airplane"
     assert model.chosen(replace(request, anchors=("animal", "frog")))[0] == "frog"
-    assert model.chosen(replace(request, anchors=("animal", "frog")), Policy(alike=1.0))[0] == "animal"  # nearer
+    assert model.chosen(replace(request, anchors=("animal", "frog")), Policy(alike=1.0))[0] == "frog"  # the safe one
+    farther = replace(request, anchors=("animal", "frog"), eraser=Joint())  # which goes past its anchor
+    assert model.chosen(farther, Policy(alike=1.0))[0] == "animal"
+    assert model.chosen(farther)[0] == "frog"
 
 
 def test_where_no_general_concept_will_do_the_retain_list_offers_some(model: Model) -> None:

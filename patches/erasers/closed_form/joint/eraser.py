@@ -48,7 +48,7 @@ class Joint:
     """The method with its choices."""
 
     name: ClassVar[str] = "joint"
-    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="count:1", names=True)
+    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="count:1", names=True, near=True)
     together: ClassVar[bool] = True
     """A takedown solves all patches of this method anew, even where none disturbs another."""
 
