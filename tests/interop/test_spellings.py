@@ -12,7 +12,10 @@ from support.models.native_files import to_native, transformer_of
 from support.models.tiny_families import tiny_family
 from support.models.tiny_pipelines import tiny_of
 
-from rasura.patches.format.spellings.catalogue import SPELLINGS, find_spelling
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.format.spellings.catalogue import SPELLINGS, find_spelling, find_spelling_of
+from rasura.patches.format.spellings.lora_names import LoraNames, ModuleKey
+from rasura.patches.types import ParamName
 
 State = dict[str, torch.Tensor]
 
@@ -133,3 +136,39 @@ def test_the_names_of_layers_that_read_text() -> None:
     ):
         assert SPELLINGS[family].write(f"{ours}.weight") is None
         assert SPELLINGS[family].holder(f"{ours}.weight") == f"{holder}.weight"
+
+
+@pytest.mark.parametrize(
+    ("names", "parameter", "why"),
+    [
+        (LoraNames("kohya", SPELLINGS["FLUX"]), "single_transformer_blocks.0.attn.to_k", "single_blocks.0.linear1.weight holds it in parts"),
+        (LoraNames("native", SPELLINGS["SD3"]), "norm_out.linear", "final_layer.adaLN_modulation.1.weight holds it"),
+        (LoraNames("native", SPELLINGS["Wan"]), "no_such.layer", "it is in no table"),
+        (LoraNames("native"), "patch_embed.text_proj", "the native names of its family are not known"),
+    ],
+)  # fmt: skip
+def test_a_layer_without_a_module_of_its_own_is_refused(names: LoraNames, parameter: str, why: str) -> None:
+    with pytest.raises(UnsupportedHostError, match=why) as caught:
+        names.place(ParamName(f"transformer.{parameter}.weight"))
+    assert "--format peft" in caught.value.hint
+
+
+def test_rows_of_a_fused_matrix_are_one_module() -> None:
+    names = LoraNames("native", SPELLINGS["Sana"])
+    found = [names.place(ParamName(f"transformer.transformer_blocks.4.attn2.to_{role}.weight")) for role in "kv"]
+    assert found == [ModuleKey("diffusion_model.blocks.4.cross_attn.kv_linear", part, 2) for part in (0, 1)]
+
+
+def test_encoders_have_kohyas_names_and_no_native_ones() -> None:
+    layer = ParamName("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q.weight")
+    key = LoraNames("kohya", SPELLINGS["SD3"]).place(layer).key
+    assert key == "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
+    with pytest.raises(UnsupportedHostError, match="expected a layer of a transformer"):
+        LoraNames("native", SPELLINGS["SD3"]).place(layer)
+
+
+def test_a_family_that_is_spelled_otherwise_in_another_version_has_no_names() -> None:
+    """Cosmos 1, whose code has other names than Cosmos 2's."""
+    ours = ["transformer.transformer_blocks.0.attn2.to_k.weight"]
+    assert find_spelling_of("Cosmos", ours) is SPELLINGS["Cosmos"]
+    assert find_spelling_of("Cosmos", [*ours, "transformer.learnable_pos_embed.pos_emb_h"]) is None

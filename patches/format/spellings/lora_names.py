@@ -94,7 +94,8 @@ class LoraNames:
         holder = self.spelling.holder(ours)
         held = self.spelling.read(holder) if holder else ()
         if holder is None or not held:
-            raise _nameless(name, f"{holder or 'its own file'} holds it in parts of several sizes or in another order")
+            why = f"{holder} holds it in parts of several sizes or in another order" if holder else "it is in no table"
+            raise _nameless(name, why)
         return ModuleKey(self._key(holder), held.index(ours), len(held))
 
     def _key(self, native: str) -> str:

@@ -42,6 +42,7 @@ STRENGTH = "strength"
 
 _OR_COPY: Final = "; another registry did, or it is a copy of a patched model"
 _LIVE_FRESH: Final = "attach the model that was copied, or load this one anew"
+_SECOND: Final = "transformer_2."
 _SET_FORMAT: Final = "rasura-set/1"
 _SET_BYTES: Final = 16 * 1024**2  # some 200 000 patches
 
@@ -203,6 +204,11 @@ def check_names(host: Reading, names: Iterable[ParamName]) -> None:
     """
     known = host.parameters()
     for name in names:
+        if name.startswith(_SECOND) and not any(other.startswith(_SECOND) for other in known):
+            raise BaseMismatchError(
+                f"{host.location} is one denoiser: expected a pipeline with both that the patch is of, got no {name}",
+                hint="give the pipeline; other programs: rasura patch export ID -o DIR --format native --each",
+            )
         if name not in known:
             raise BaseMismatchError(
                 f"{host.location} has no parameter {name}: the patch was made for another model",

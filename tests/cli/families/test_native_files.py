@@ -29,7 +29,9 @@ from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.spellings.catalogue import SPELLINGS
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
+from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import load_verified
 
 ERASE = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--tokens", "last"]
 ERASE += ["--template", "a photo of {}", "--set", "ridge=1e-6", "--set", "energy=1"]
@@ -140,7 +142,7 @@ def _of_two_denoisers(shop: Shop) -> str:
     file = native_file(shop.model, shop.folder / "high_noise.safetensors", shop.family)
     before = file.read_bytes()
     refused = shop.typed("patch", "apply", shop.patch, "--model", file, "--json", code=5)
-    assert "transformer_2" in refused.envelope["error"]["message"]
+    assert "is one denoiser: expected a pipeline with both" in refused.envelope["error"]["message"]
     assert file.read_bytes() == before
     error = shop.typed(
         "patch", "export", shop.patch, "-o", "x.safetensors", "--format", "native", "--json", code=1
@@ -171,8 +173,6 @@ def _exported(shop: Shop) -> dict[str, Path]:
 def _increments(shop: Shop) -> dict[str, torch.Tensor]:
     """What the patch adds to the (first) denoiser, by module."""
     with Registry.open(shop.folder) as registry:
-        from rasura.registry.trust.verified_patch import load_verified
-
         increments = load_verified(registry, shop.patch).tensors.increments
     return {
         name.removeprefix("transformer.").removesuffix(".weight"): increment.dense()
@@ -359,3 +359,16 @@ def test_a_lora_in_either_spelling_is_adopted_as_one_patch(tmp_path: Path) -> No
     assert patch != shop.patch
     touched = shop.typed("patch", "show", patch, "--json").data["manifest"]["base"]["parameters"]
     assert [parameter["name"] for parameter in touched] == ["transformer.context_embedder.weight"]
+
+
+def test_a_pushed_patch_has_a_file_beside_it_where_comfyui_needs_native_names(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "LTX", "text")
+    with Registry.open(tmp_path) as registry:
+        describe, patch = Describer.of(registry, None), load_verified(registry, shop.patch)
+        facts = describe.patch(patch.manifest)
+        made = encode_beside(patch, describe.lora_names(facts.base))
+    assert facts.comfyui == f"comfyui/dog-{shop.patch[:12]}.safetensors"
+    assert made is not None
+    shop.typed("patch", "export", shop.patch, "-o", "k.safetensors", "--format", "kohya")
+    assert (tmp_path / "k.safetensors").read_bytes() == made
+    assert "lora_unet_caption_projection_linear_1.alpha" in load_file(tmp_path / "k.safetensors")
