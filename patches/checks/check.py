@@ -19,9 +19,9 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
 
 Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
 Parameters that read picture features are left out: what a patch does there is measured, not proved
-(`find_measured_only`). The base's own norms are computed from its weights where these are at hand, and else estimated from the patches' tensors
-(`kernels.weigh`); what manifests claim of them decides nothing. A patch of the text encoder moves the embeddings that
-all others read; what that does is in `encoder_effects`.
+(`find_measured_only`). The base's own norms are computed from its weights where these are at hand, and else estimated
+from the patches' tensors (`kernels.weigh`); what manifests claim of them decides nothing. A patch of the text encoder
+moves the embeddings that all others read; what that does is in `encoder_effects`.
 Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
 """
 
