@@ -60,7 +60,7 @@ def read_words(registry: Registry, manifest: Manifest, anew: Anew) -> RetainSet 
     """The retain set that a patch was made with.
 
     Raises:
-        NotFoundError, DigestMismatchError, RetainSetError: see `rasura.registry.trust.retain_words.retained`.
+        NotFoundError, DigestMismatchError, RetainSetError: see `rasura.registry.trust.retain_words.find_retained`.
     """
     spec = manifest.protected.retain
     names = (manifest.concept.text, *manifest.protected.concepts)
