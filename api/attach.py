@@ -11,7 +11,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-from rasura.registry.apply.hosts.side_branches import told
+from rasura.registry.apply.hosts.side_branches import find_quantised_base
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.live.open_host import open_live_host
@@ -72,7 +72,7 @@ def attach(
         return ShardedModel.joined(model, registry, label, place, name, act=act, say=live_hint)
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
-        base = None if quantised_from is None else told(opened, quantised_from)
+        base = None if quantised_from is None else find_quantised_base(opened, quantised_from)
         acting = None if act is None else act(opened)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
     for uncovered in host.uncovered():

@@ -177,14 +177,14 @@ def _of_moved(registry: Registry, host: CheckpointHost, actor: Actor, *, repair:
 def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     entry = host_state.find_unfinished_motion(registry, host)
     if entry is not None:
-        done = host_state.reached(registry, host, entry) is not None
+        done = host_state.find_reached(registry, host, entry) is not None
         said = f"entry {entry.index}, {entry.action}, has no end; the model is {'past' if done else 'before'} it"
         if repair:
             host_state.settle_motion(registry, host)
         yield Finding("unfinished", host.location, said, _done(repair))
     yield from _of_moved(registry, host, actor, repair=repair)
     report = survey(registry, host, deep=False, progress=lambda *_: None)
-    touched = frozenset(host_state.touched_by(registry, report.applied))
+    touched = frozenset(host_state.list_touched(registry, report.applied))
     needless = sorted(host.kept() - touched)
     yield from _of_kept(host, needless, repair=repair)
     if odd := [name for name in report.drifted if name in touched]:

@@ -268,7 +268,7 @@ def change(shop: Workshop, *, touched: bool) -> str:
     """Change a byte of the model behind the registry's back."""
     host = shop.host()
     with shop.open() as registry:
-        names = host_state.touched_by(registry, [shop.dog])
+        names = host_state.list_touched(registry, [shop.dog])
     name = names[0] if touched else next(n for n in host.parameters() if n not in names)
     place = host._layout.place(name, "")
     with (shop.model / place.file).open("r+b") as file:

@@ -186,13 +186,13 @@ def revert(
 def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, force: bool = False) -> "Stack | None":
     """What is applied now, once somebody agreed to what a motion from it would un-erase; None where nobody asked."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.hosts.host_state import applied_of, find_record, sighted
+    from rasura.registry.apply.hosts.host_state import applied_of, find_record, sight_host
     from rasura.registry.apply.preconditions.loss import find_losses
 
     if yes:
         return None
     host = CheckpointHost.open(model)
-    present = applied_of(find_record(registry, host) if force else sighted(registry, host))
+    present = applied_of(find_record(registry, host) if force else sight_host(registry, host))
     ask_unerasing(find_losses(registry, present, wanted), format_place(host.location), yes=yes)
     return present
 

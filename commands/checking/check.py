@@ -199,11 +199,11 @@ def _print_verdict(reasons: Sequence[Reason]) -> None:
 
 
 def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
-    from rasura.patches.checks.kernels.footprint import measured_only
+    from rasura.patches.checks.kernels.footprint import find_measured_only
 
     found = [format_removal(r, names) for r in checked.verdict.relations if r.check in CROSSING]
     for member in checked.stack:
-        if bare := measured_only(member.patch):
+        if bare := find_measured_only(member.patch):
             what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
             found.append(f"measured only, not proved: {what} of {short(member.patch_id)} {names[member.patch_id]}")
     if checked.stack and not checked.weighed:

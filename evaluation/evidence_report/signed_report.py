@@ -27,7 +27,7 @@ from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_e
 from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
-from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verify_note
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -147,7 +147,7 @@ def verify_report(data: bytes, *, vkey: VerifyKey | None = None, keys: Collectio
 
 def _read_note(text: str, key: VerifyKey) -> tuple[str, str]:
     note = parse_note(text.encode())
-    verified_by(note, [key])
+    verify_note(note, [key])
     lines = note.text.split("\n")
     if len(note.signatures) != 1 or len(lines) != 4 or lines[0] != STATEMENT or lines[3]:  # noqa: PLR2004
         raise AuditError(f"{_WHAT}: its note is none about a report")

@@ -33,7 +33,7 @@ class Ordered:
     blocks: tuple[tuple[int, int], ...]
 
 
-def ordered(matrix: Matrix, limit: float) -> Ordered:
+def order_by_disturbance(matrix: Matrix, limit: float) -> Ordered:
     """Put patches that disturb each other beside each other: average linkage on the logarithm of the worse share.
 
     Args:

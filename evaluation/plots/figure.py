@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from rasura.evaluation.plots.clustering import ordered
+from rasura.evaluation.plots.clustering import order_by_disturbance
 from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, shorten_name
 from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flatten_cosines
 from rasura.evaluation.plots.save_figure import SOFT, check_plot, make_figure, save_figure
@@ -76,7 +76,7 @@ def _draw(figure: Figure, data: InterferenceData) -> None:
     def box(x: float, y: float, w: float, h: float) -> Axes:
         return figure.add_axes((x / width, y / height, w / width, h / height))
 
-    found = ordered(data.matrix, data.limit)
+    found = order_by_disturbance(data.matrix, data.limit)
     y = height - _TOP
     heat, scale = box(_LEFT, y - side, side, side), box(_LEFT + side + 0.3, y - side, 0.16, side)
     draw_heat_map(heat, scale, found, data.names, data.limit)

@@ -236,7 +236,7 @@ def _composed_part(
         check_fits(str(base.dtype), tuple(base.shape), layer.terms[0].increment)
     B = torch.cat([_responses(layer.terms, A.device) for layer in part])  # [Σ d_out, Σ rank]
     _check_bound(B)
-    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused_add.wanted(A.device))
+    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused_add.is_wanted(A.device))
     at = 0  # first row of B that belongs to the layer
     for layer in part:
         base = bases[layer.name].detach()

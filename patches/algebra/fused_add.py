@@ -14,13 +14,13 @@ import torch
 from rasura.patches._io.settings import FUSED, get_settings
 from rasura.patches.errors import InputError
 
-__all__ = ["SWITCH", "add_round_store", "fits", "wanted"]
+__all__ = ["SWITCH", "add_round_store", "fits", "is_wanted"]
 
 SWITCH: Final = FUSED
 _LANES: Final = 1024
 
 
-def wanted(device: torch.device) -> bool:
+def is_wanted(device: torch.device) -> bool:
     """Whether the kernel was asked for and is for this device; never for any but CUDA.
 
     Raises:

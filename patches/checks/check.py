@@ -18,10 +18,10 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
     bound       Σ_p |s_p||B_p||A_p|                 below 2⁸, or the sum would depend on its order
 
 Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
-Parameters that read picture features are left out: what a patch does there is measured, not proved (`measured_only`).
-The base's own norms are computed from its weights where these are at hand, and else estimated from the patches' tensors
-(`kernels.weigh`); what manifests claim of them decides nothing. A patch of the text encoder moves the embeddings that
-all others read; what that does is in `encoder_effects`.
+Parameters that read picture features are left out: what a patch does there is measured, not proved
+(`find_measured_only`). The base's own norms are computed from its weights where these are at hand, and else estimated
+from the patches' tensors (`kernels.weigh`); what manifests claim of them decides nothing. A patch of the text encoder
+moves the embeddings that all others read; what that does is in `encoder_effects`.
 Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
 """
 
@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rasura.patches.checks.explain import moves, reason, structure
-from rasura.patches.checks.kernels.footprint import measured_only, proves
+from rasura.patches.checks.kernels.footprint import find_measured_only, proves
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
@@ -60,8 +60,8 @@ __all__ = [
     "Verdict",
     "check",
     "compute_all",
+    "find_measured_only",
     "judge_stack",
-    "measured_only",
     "require",
 ]
 

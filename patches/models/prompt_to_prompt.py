@@ -94,7 +94,7 @@ def injecting(unet: Any, maps: dict[str, torch.Tensor], matching: torch.Tensor, 
         yield
 
 
-def matched(source: range, goal: range, length: int) -> torch.Tensor:
+def match_positions(source: range, goal: range, length: int) -> torch.Tensor:
     """R [length, length] float32 for two prompts that differ in one phrase; rows sum to 1, so that M·R is a map.
 
     Tokens before the phrase stay where they are. A phrase of as many tokens is matched one by one, another is spread

@@ -213,10 +213,10 @@ def _pairs(
     sources: Sequence[PhrasePosition], goals: Sequence[PhrasePosition], tokens: str
 ) -> Iterator[tuple[int, int]]:
     for source, goal in zip(sources, goals, strict=True):
-        yield from paired(source, goal, tokens)
+        yield from pair_positions(source, goal, tokens)
 
 
-def paired(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> list[tuple[int, int]]:
+def pair_positions(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> list[tuple[int, int]]:
     """Which position of a prompt becomes which of its anchor's."""
     own, theirs = source.subject, goal.subject
     last, end = own[-1], theirs[-1]

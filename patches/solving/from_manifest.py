@@ -24,7 +24,7 @@ from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.types import SHORT
 
-__all__ = ["DERIVED", "eraser_of", "request_of", "request_prompts", "trained"]
+__all__ = ["DERIVED", "eraser_of", "is_trained", "request_of", "request_prompts"]
 
 DERIVED: Final = "derived"
 """Options whose names start so tell how a patch was made of another; no method has such a choice."""
@@ -32,7 +32,7 @@ _LAYERS: Final = "layers"
 _GIVEN: Final = ("sepme", "all-but-one", "adopted")
 
 
-def trained(spec: EraserSpec) -> bool:
+def is_trained(spec: EraserSpec) -> bool:
     """Whether the responses were trained through the UNet or came from elsewhere: nothing here can solve them again."""
     return spec.name in _GIVEN or spec.options.get("values") == "guided"
 

@@ -32,7 +32,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, BaseIdentity, find_cross_attention
 from rasura.patches.plain_numbers import say_beside
-from rasura.patches.solving.from_manifest import DERIVED, trained
+from rasura.patches.solving.from_manifest import DERIVED, is_trained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import read_stored_erasure
 from rasura.patches.types import SHORT, ParamName
@@ -113,7 +113,7 @@ def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None)
         ErasureRefusedError: the responses are not of the form W·Q, as those of trained patches.
     """
     if weights is None:
-        if trained(patch.manifest.eraser):
+        if is_trained(patch.manifest.eraser):
             raise _no_form(patch, None)
         return _from_targets(patch)
     maps: dict[ParamName, torch.Tensor] = {}

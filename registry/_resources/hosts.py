@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.database.lookup import found
+from rasura.registry._storage.database.lookup import require_row
 from rasura.registry._storage.database.tables import AppliedRow, BaseRow, HostRow, PatchRow
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.log.entries.entry import RowChange
@@ -99,7 +99,7 @@ def load(session: Session, ref: str) -> HostRecord:
     Raises:
         NotFoundError: no such host.
     """
-    record: HostRecord = found(find(session, ref), "host", ref, _HINT)
+    record: HostRecord = require_row(find(session, ref), "host", ref, _HINT)
     return record
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ConflictError, ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.database.lookup import found
+from rasura.registry._storage.database.lookup import require_row
 from rasura.registry._storage.database.tables import BaseRow, PatchRow, StackPatchRow, StackRow
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft
@@ -145,7 +145,7 @@ def load(session: Session, name: str) -> StackRecord:
     """
     row = find(session, name)
     names = () if row else session.scalars(select(StackRow.name)).all()
-    record: StackRecord = found(row, "stack", name, _HINT, names)
+    record: StackRecord = require_row(row, "stack", name, _HINT, names)
     return record
 
 

@@ -43,7 +43,7 @@ from rasura.registry.apply.hosts.host_state import (
     location_of,
     present_set,
     settle_motion,
-    sighted,
+    sight_host,
 )
 from rasura.registry.apply.motion_parts import Motion
 from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
@@ -118,9 +118,9 @@ def move(
 def _prepare(registry: Registry, seen: Glance, present: Stack, target: Stack, limits: Policy) -> Motion:
     if not target:
         return prepare_pristine(registry, seen, present)
-    from rasura.registry.apply.prepare import prepared  # needs numpy; taking everything out does not
+    from rasura.registry.apply.prepare import prepare_motion  # needs numpy; taking everything out does not
 
-    return prepared(registry, seen, present, target, limits)
+    return prepare_motion(registry, seen, present, target, limits)
 
 
 def _ask(registry: Registry, wanted: Wanted, draft: Draft, present: Stack) -> Stack:
@@ -152,7 +152,7 @@ def _foresee(
     force: bool,
 ) -> Receipt:
     """The receipt that a motion would give now; of an interrupted one, the side that the host is on counts."""
-    record = find_record(registry, host) if force else sighted(registry, host)
+    record = find_record(registry, host) if force else sight_host(registry, host)
     present = applied_of(record)
     target = _ask(registry, wanted, draft, present)
     if not present and not target:

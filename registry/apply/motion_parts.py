@@ -94,7 +94,7 @@ class Originals:
     def read(cls, seen: Glance, touched: Iterable[ParamName]) -> Self:
         """Those of a host."""
         names = list(touched)
-        coded = side_branches.quantised(seen.host, names)
+        coded = side_branches.find_quantised(seen.host, names)
         plain = [name for name in names if name not in coded]
         return cls(seen.look(plain), seen.original_digests(plain), coded)
 
@@ -125,7 +125,7 @@ def name_entries(values: Mapping[ParamName, Storable], digests: Mapping[ParamNam
 
 def check_originals(expected: Iterable[TensorIdentity], seen: Glance) -> None:
     """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
-    wanted = dict.fromkeys(side_branches.claimed(seen.host, expected))
+    wanted = dict.fromkeys(side_branches.check_claimed(seen.host, expected))
     infos, digests = seen.parameters(), seen.original_digests({p.name: None for p in wanted})
     found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
     # Numbers are looked at only where digests differ, to say how they do.

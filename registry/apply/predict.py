@@ -23,7 +23,7 @@ def predict_digests(registry: Registry, host: Host, applied: Stack) -> dict[Para
     """
     read = {patch_id: load_signed(registry, patch_id, in_force=True).patch for patch_id in applied}
     layers = {layer.name: layer for layer in layers_of((read[p].tensors.increments, s) for p, s in applied.items())}
-    coded = beside.quantised(host, layers)  # these have no originals that anything could be added to
+    coded = beside.find_quantised(host, layers)  # these have no originals that anything could be added to
     originals = host.originals(name for name in layers if name not in coded)
     # From the originals, never from what is there: that is what is being asked about.
     merged = digest_tensors(compose_all(originals, [layers[name] for name in originals]))

@@ -18,9 +18,9 @@ from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (
     check_names,
+    list_touched,
     name_add_base,
     state_of,
-    touched_by,
 )
 from rasura.registry.apply.motion_parts import (
     Composed,
@@ -40,7 +40,7 @@ _TEXT_ENCODER: Final = "text_encoder"
 _POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
 
 
-def prepared(
+def prepare_motion(
     registry: Registry,
     seen: Glance,
     present: Stack,
@@ -69,7 +69,7 @@ def prepared(
     stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.arrays.increments, m.strength) for m in stack)}
     # Of both sets: what only the old one touches gets its original back.
-    touched = sorted({*layers, *touched_by(registry, present)})
+    touched = sorted({*layers, *list_touched(registry, present)})
     originals = _open_touched(registry, seen, stack, touched, obstacles)
     # What also puts something in is checked as a whole.
     gone = [] if way.added or way.changed else load_readable(registry, way.removed)

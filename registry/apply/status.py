@@ -14,12 +14,12 @@ from rasura.registry.apply.hosts import side_branches as beside
 from rasura.registry.apply.hosts.host_state import (
     applied_of,
     digest_set,
+    find_reached,
     find_record,
     find_unfinished_motion,
+    list_touched,
     name_add_base,
-    reached,
     state_of,
-    touched_by,
 )
 from rasura.registry.registry import Registry
 
@@ -67,11 +67,11 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         registry, host
     )  # after the entry: a motion that ends in between is seen on one side or the other
     if entry is not None:
-        record = reached(registry, host, entry) or record
+        record = find_reached(registry, host, entry) or record
     interrupted = entry.index if entry else None
     applied = applied_of(record)
     # `running` by looking at the hooks: somebody may have attached a branch without us.
-    touched, running = touched_by(registry, applied), beside.running(host)
+    touched, running = list_touched(registry, applied), beside.running(host)
     if deep:
         from rasura.registry.apply.predict import predict_digests  # needs torch; a shallow look does not
 
@@ -80,7 +80,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         present = host.digests(expected)
         progress("hashing", 1, 1)
         found = {name for name, digest in expected.items() if present[name] != digest} | (running - frozenset(touched))
-        if record is not None and (coded := beside.quantised(host, touched)):
+        if record is not None and (coded := beside.find_quantised(host, touched)):
             # What is expected holds the present codes, so that of all that was written only they can make a difference.
             found |= coded if digest_set(host, touched, expected) != record.state else frozenset()
         drifted = tuple(sorted(found))
@@ -103,7 +103,7 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
         # A base loaded in another dtype is the same base: its casts were hashed when it was registered.
         known = {name: of.get(infos[name].dtype) for name, of in digests.items()}
         return {name: digest for name, digest in known.items() if digest is not None}
-    coded = beside.quantised(host, infos)
+    coded = beside.find_quantised(host, infos)
     originals = host.original_digests(name for name in infos if name not in coded)
     for summary in registry.bases():
         parameters = registry.base(summary.digest).parameters

@@ -14,7 +14,7 @@ from rasura.patches.errors import CheckRefusedError
 from rasura.patches.obstacles import Obstacles
 from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
-from rasura.registry.apply.hosts.host_state import check_names, state_of, touched_by
+from rasura.registry.apply.hosts.host_state import check_names, list_touched, state_of
 from rasura.registry.apply.motion_parts import Composed, Motion, Originals, find_own_base, make_record, name_entries
 from rasura.registry.registry import Registry
 
@@ -25,7 +25,7 @@ __all__ = ["prepare_pristine"]
 
 
 def prepare_pristine(registry: Registry, seen: Glance, present: Stack) -> Motion:
-    """As `rasura.registry.apply.prepare.prepared` of the empty set.
+    """As `rasura.registry.apply.prepare.prepare_motion` of the empty set.
 
     Args:
         registry: where the patches are.
@@ -36,7 +36,7 @@ def prepare_pristine(registry: Registry, seen: Glance, present: Stack) -> Motion
         DriftError, HostError: this cannot be.
         RasuraError: of several of these the first, with the others in `others`.
     """
-    obstacles, touched = Obstacles(), sorted(touched_by(registry, present))
+    obstacles, touched = Obstacles(), sorted(list_touched(registry, present))
     with obstacles.noting():
         check_names(seen, touched)
     if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):

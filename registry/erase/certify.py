@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rasura.patches.checks.kernels.certificate import Certificate, certify
-from rasura.patches.checks.kernels.footprint import measured_only, spaces_of
+from rasura.patches.checks.kernels.footprint import find_measured_only, spaces_of
 from rasura.patches.errors import ConceptError, InputError, RasuraError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
@@ -91,7 +91,7 @@ def certify_patches(
             columns, words, odd = _columns(opened, member.patch, wanted.also)
             missing += odd
         found += certify(member, stack, originals, columns=columns, words=words, radius=wanted.ball)
-        if bare := measured_only(member.patch):
+        if bare := find_measured_only(member.patch):
             missing.append(
                 f"{member.patch_id[:SHORT]}: {len(bare)} parameters promise nothing that algebra could check"
             )

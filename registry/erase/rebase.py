@@ -16,7 +16,7 @@ from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
-from rasura.patches.solving.from_manifest import trained
+from rasura.patches.solving.from_manifest import is_trained
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.others import find_others
@@ -106,7 +106,7 @@ def rebase(
         found = []
         for i, old in bench.old.items():
             guards = bench.guards([i], [other for other in ids if other != i])
-            if trained(old.manifest.eraser):
+            if is_trained(old.manifest.eraser):
                 patch = bench.projected(old, guards)
             else:
                 (patch,) = bench.built(bench.request([i]), guards)

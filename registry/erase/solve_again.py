@@ -15,7 +15,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import HELD_OUT
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.solving.fit_request import fit_request
-from rasura.patches.solving.from_manifest import request_of, request_prompts, trained
+from rasura.patches.solving.from_manifest import is_trained, request_of, request_prompts
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.reproject import read_stored_erasure, reproject
@@ -27,7 +27,7 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.registry import Registry
-from rasura.registry.trust.retain_words import retained
+from rasura.registry.trust.retain_words import find_retained
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 __all__ = ["Anew", "Workbench", "judge_again", "read_words"]
@@ -60,11 +60,11 @@ def read_words(registry: Registry, manifest: Manifest, anew: Anew) -> RetainSet 
     """The retain set that a patch was made with.
 
     Raises:
-        NotFoundError, DigestMismatchError, RetainSetError: see `rasura.registry.trust.retain_words.retained`.
+        NotFoundError, DigestMismatchError, RetainSetError: see `rasura.registry.trust.retain_words.find_retained`.
     """
     spec = manifest.protected.retain
     names = (manifest.concept.text, *manifest.protected.concepts)
-    return None if spec is None else retained(registry, spec, anew.retain, column=anew.column, names=names)
+    return None if spec is None else find_retained(registry, spec, anew.retain, column=anew.column, names=names)
 
 
 def judge_again(
@@ -141,7 +141,7 @@ class Workbench:
             InputError: trained patches, patches made in different ways, or in a way that this program does not know.
         """
         manifests = [self.old[i].manifest for i in ids]
-        if odd := next((m for m in manifests if trained(m.eraser)), None):
+        if odd := next((m for m in manifests if is_trained(m.eraser)), None):
             raise InputError(
                 f"patch {odd.patch_id[:12]} was {_origin(odd)}: expected a closed-form method; such a patch can be "
                 "kept off others' targets, but not be solved with them",
@@ -247,7 +247,7 @@ class Workbench:
 def _check_dtype(patch: Patch, base: OpenBase) -> None:
     """Rows that were read in another dtype are other rows: near, and not those that the patch keeps."""
     mine, here = patch.manifest.base.read_as, base.encoder.dtype
-    if mine != here and not trained(patch.manifest.eraser):
+    if mine != here and not is_trained(patch.manifest.eraser):
         wanted = {"BF16": "bfloat16"}.get(mine, "float32")
         raise BaseMismatchError(
             f"patch {patch.patch_id[:12]} was solved on text that was read in {mine or 'F32'}: expected the same, got "

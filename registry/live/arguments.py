@@ -17,7 +17,16 @@ from rasura.registry.stacks.stack_ref import goal_of
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.live.originals import KeepOn
-__all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "listed_for_one_strength", "read_login"]
+__all__ = [
+    "Factor",
+    "GoalRef",
+    "Ids",
+    "goal_from",
+    "keep_on_from",
+    "list_ids",
+    "list_ids_of_one_strength",
+    "read_login",
+]
 
 Ids: TypeAlias = str | Iterable[str]
 """One identifier or abbreviation, or several."""
@@ -29,7 +38,7 @@ GoalRef: TypeAlias = str | Mapping[str, Factor] | Mapping[PatchId, Factor] | Ite
 _PLACES: Final[Mapping[str, KeepOn]] = {"cpu": "cpu", "pinned": "pinned", "device": "device"}
 
 
-def listed(ids: Ids) -> list[str]:
+def list_ids(ids: Ids) -> list[str]:
     """The identifiers.
 
     Raises:
@@ -41,7 +50,7 @@ def listed(ids: Ids) -> list[str]:
     return found
 
 
-def listed_for_one_strength(ids: Ids) -> list[str]:
+def list_ids_of_one_strength(ids: Ids) -> list[str]:
     """The identifiers, where all patches get the same strength.
 
     Raises:
@@ -52,7 +61,7 @@ def listed_for_one_strength(ids: Ids) -> list[str]:
             "expected identifiers, all at one strength, got patches with a strength each",
             hint="rasura patch switch STACK --model MODEL",
         )
-    return listed(ids)
+    return list_ids(ids)
 
 
 def goal_from(registry: Registry, goal: GoalRef) -> Goal:

@@ -26,7 +26,7 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError
 from rasura.patches.format.signatures.signing_key import SigningKey
-from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
+from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gates_of, put_gate, reading, turn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply import operations
@@ -34,7 +34,7 @@ from rasura.registry.apply.hosts.host_state import find_record
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.evidence.pictures.picture_receipt import make_receipt
-from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, list_ids, list_ids_of_one_strength
 from rasura.registry.live.request import LiveRequest
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.plan import Planned, make_plan
@@ -70,7 +70,7 @@ class LiveModel:
         self._say = say
         self._turn = threading.RLock()
         # Two handles of one model share the gate that the first put around it; the last one takes it away.
-        self._ungate = gated(host.modules, next(iter(gates_of(host.modules)), Gate()))
+        self._ungate = put_gate(host.modules, next(iter(gates_of(host.modules)), Gate()))
         self._gates = gates_of(host.modules)
         self._left = False
         self._blocks = 0
@@ -131,7 +131,7 @@ class LiveModel:
         """
         with self._moving() as registry:
             factor = Strength.of(strength)
-            found = [registry.resolve_patch(i) for i in listed_for_one_strength(ids)]
+            found = [registry.resolve_patch(i) for i in list_ids_of_one_strength(ids)]
             who = self._who(actor, reason)
             return operations.apply(registry, self.host, found, who, strength=factor, policy=policy)
 
@@ -150,7 +150,7 @@ class LiveModel:
             RasuraError: see `rasura.registry.apply.operations.revert`; nothing changed.
         """
         with self._moving() as registry:
-            found = None if ids is None else [registry.resolve_patch(i) for i in listed(ids)]
+            found = None if ids is None else [registry.resolve_patch(i) for i in list_ids(ids)]
             return operations.revert(registry, self.host, found, self._who(actor, reason), force=force)
 
     def switch(

@@ -21,7 +21,7 @@ from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply.receipt import Receipt
 from rasura.registry.apply.status import Survey
-from rasura.registry.live.arguments import Factor, GoalRef, Ids, listed_for_one_strength
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, list_ids_of_one_strength
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.registry import Registry, find_location
 from rasura.registry.stacks.plan import Planned
@@ -92,7 +92,7 @@ class ShardedModel(LiveModel):
     ) -> Receipt:
         """See `LiveModel`."""
         # Bound here: inside the lambda, `super()` would find no `self`.
-        wanted, act = listed_for_one_strength(ids), super().apply
+        wanted, act = list_ids_of_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
             lambda: act(wanted, strength=strength, reason=reason, actor=actor, policy=policy),

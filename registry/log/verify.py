@@ -27,7 +27,7 @@ from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRo
 from rasura.registry.log.entries.record_digest import Record
 from rasura.registry.log.entries.replay import compare
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.rotation import KeyChain, read_chain
 from rasura.registry.log.verifying.faults import HINT, find_fault
 from rasura.registry.log.verifying.stored import read_stored_entries
@@ -201,7 +201,7 @@ def _read_kept(note: bytes, chain: KeyChain) -> Checkpoint:
     """The checkpoint that somebody kept, if one of this log's keys signed it."""
     try:
         parsed = parse_note(note)
-        verified_by(parsed, chain.keys)
+        verify_note(parsed, chain.keys)
         return Checkpoint.parse(parsed.text)
     except AuditError as error:
         raise AuditError(f"kept checkpoint: {error.message}", hint="--checkpoint FILE", check="kept") from None

@@ -19,11 +19,11 @@ from rasura.registry._storage.records.choices import digest_policy
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.hosts.cached_host import Glance
-from rasura.registry.apply.hosts.host_state import SWITCH, applied_of, find_record, sighted
+from rasura.registry.apply.hosts.host_state import SWITCH, applied_of, find_record, sight_host
 from rasura.registry.apply.motion import move
 from rasura.registry.apply.motion_parts import Motion
 from rasura.registry.apply.operations import check_base
-from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.prepare import prepare_motion
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.plan_file import Plan, Side
@@ -63,10 +63,10 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
         RasuraError: whatever would refuse the motion.
     """
     head = registry.head()
-    record = sighted(registry, host)
+    record = sight_host(registry, host)
     check_base(registry, host, goal)
     present, limits = applied_of(record), merge_policies(registry, stricter_of(goal, policy))
-    motion = prepared(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
+    motion = prepare_motion(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
     nothing = digest_tensor_set(())
     base = motion.record.base if motion else goal.base or (record.base if record else None)
     assert base is not None

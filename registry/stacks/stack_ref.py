@@ -16,7 +16,7 @@ from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.hosts.host_state import applied_of, sighted
+from rasura.registry.apply.hosts.host_state import applied_of, sight_host
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile
 from rasura.registry.stacks.lock_stack import check_claims
@@ -53,7 +53,7 @@ def side_of(registry: Registry, source: str) -> Goal:
         Otherwise as `goal_of`.
     """
     if source.startswith(_MODEL):
-        record = sighted(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))
+        record = sight_host(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))
         return Goal(source, record.base if record else None, applied_of(record))
     if _is_file(source):
         lock = read_lock(Path(source))

@@ -19,7 +19,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import SHORT, Digest, PatchId
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
-from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, kept_set
+from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, read_set
 from rasura.registry.apply.motion import move
 from rasura.registry.apply.preconditions.loss import Loss, find_losses
 from rasura.registry.apply.receipt import Actor, Receipt
@@ -208,7 +208,7 @@ def _after(registry: Registry, entry: EntryRecord, change: RowChange, before: St
     if change.applied is not None:
         return _moved(before, change.applied)
     if entry.action == SWITCH:
-        return kept_set(registry, Digest(str(entry.details[SET])))
+        return read_set(registry, Digest(str(entry.details[SET])))
     if entry.action == REVERT:
         return before.without(entry.patches)
     if entry.action == APPLY:

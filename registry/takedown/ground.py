@@ -21,7 +21,7 @@ from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.stack_ref import side_of
 from rasura.registry.trust.check import Loaded, load_stack
-from rasura.registry.trust.retain_words import retained
+from rasura.registry.trust.retain_words import find_retained
 
 __all__ = ["Ground", "Place", "Sighted", "sight", "stand_on"]
 
@@ -99,7 +99,7 @@ class Ground:
         if protected.retain is None:
             return None
         names = (self.patches[patch_id].manifest.concept.text, *protected.concepts)
-        return retained(self.registry, protected.retain, names=names)
+        return find_retained(self.registry, protected.retain, names=names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

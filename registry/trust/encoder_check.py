@@ -19,7 +19,7 @@ from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName
 from rasura.registry.registry import Registry
-from rasura.registry.trust.retain_words import retained
+from rasura.registry.trust.retain_words import find_retained
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,7 +77,7 @@ def _prompts(registry: Registry) -> Prompts:
         if protected.retain is None:
             return [""]
         try:
-            kept = retained(registry, protected.retain)
+            kept = find_retained(registry, protected.retain)
         except NotFoundError:
             return None
         names_target = naming((concept.text, *protected.concepts))

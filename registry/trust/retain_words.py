@@ -15,7 +15,7 @@ from rasura.patches.format.protected_spec import RetainSpec
 from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
 from rasura.registry.registry import Registry
 
-__all__ = ["keep_retained", "retained"]
+__all__ = ["find_retained", "keep_retained"]
 
 
 def keep_retained(registry: Registry, retain: RetainSet) -> None:
@@ -27,7 +27,7 @@ def keep_retained(registry: Registry, retain: RetainSet) -> None:
     registry.blobs.put(retain.text.encode(), retain.sha256)
 
 
-def retained(
+def find_retained(
     registry: Registry,
     spec: RetainSpec,
     file: Path | None = None,

@@ -11,7 +11,7 @@ from support.registries.registry_fixtures import Place, draft, filled
 
 from rasura.patches.errors import AuditError
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.verify import LogReport, verify_log
 
 
@@ -191,7 +191,7 @@ def test_the_note_of_a_rotation_is_signed_by_both_keys_and_the_next_by_the_new_o
 ) -> None:
     new = rotated(place)
     note = parse_note(verify(place).checkpoint.encode())
-    assert {str(key) for key in verified_by(note, [VerifyKey.parse(vkey), VerifyKey.parse(new)])} == {vkey, new}
+    assert {str(key) for key in verify_note(note, [VerifyKey.parse(vkey), VerifyKey.parse(new)])} == {vkey, new}
     with place.open() as registry:
         registry.note(draft("doctor.repair"))
     (only,) = parse_note(verify(place).checkpoint.encode()).signatures

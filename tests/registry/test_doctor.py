@@ -108,7 +108,7 @@ def test_drift_is_said_and_left_to_a_person(workshop: Workshop, registry: Regist
     first = workshop.digests()
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host = workshop.host()
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     with workshop.unchanged():
         run = rasura("doctor", "--json", cwd=workshop.folder)

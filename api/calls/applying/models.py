@@ -16,7 +16,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.operations import apply_to_folder, revert, switch_folder
 from rasura.registry.apply.status import survey
 from rasura.registry.doctor import examine
-from rasura.registry.live.arguments import listed, listed_for_one_strength
+from rasura.registry.live.arguments import list_ids, list_ids_of_one_strength
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.standing.garbage import collect
 from rasura.registry.standing.retire import retire, unretire
@@ -71,7 +71,7 @@ class ModelCalls(Calls):
             AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
-        found, factor = self._resolve(listed_for_one_strength(ids)), Strength.of(strength)
+        found, factor = self._resolve(list_ids_of_one_strength(ids)), Strength.of(strength)
         copy = None if out is None else Path(out)
         return apply_to_folder(
             self.store,
@@ -184,7 +184,7 @@ class ModelCalls(Calls):
             NotAppliedError: one of them is not applied; nothing changed.
             DriftError: the model is not what the registry last wrote; nothing changed.
         """
-        found = None if ids is None else self._resolve(listed(ids))
+        found = None if ids is None else self._resolve(list_ids(ids))
         return revert(
             self.store,
             CheckpointHost.open(Path(model)),

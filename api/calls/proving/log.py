@@ -173,9 +173,11 @@ class LogCalls(Calls):
             checkpoint: one of this log that somebody kept; the bundle proves that the log continues it.
 
         Raises:
-            InputError: no entry fits.
+            InputError: no entry fits a bundle; a checkpoint for another format than that.
             AuditError: the log is not what was signed.
         """
+        if checkpoint is not None and format != "bundle":
+            raise InputError("only a bundle proves that a log continues a checkpoint", hint="rasura audit export")
         choice = self._choice(since, until, by, patch, concept, model, type, case)
         if format == "bundle":
             return export_bundle(self.store, choose_indexes(self.store, choice), kept=checkpoint)

@@ -76,7 +76,7 @@ def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
     return found
 
 
-def measured_only(patch: Patch) -> tuple[ParamName, ...]:
+def find_measured_only(patch: Patch) -> tuple[ParamName, ...]:
     """The parameters of a patch for which nothing is promised that algebra could check, sorted."""
     reads, arrays = patch.manifest.protected.reads, patch.arrays
     # rows without energy promise nothing either: whatever leaks on them counts as nothing
@@ -86,7 +86,7 @@ def measured_only(patch: Patch) -> tuple[ParamName, ...]:
 
 def proves(patch: Patch) -> bool:
     """Whether every increment promises something that algebra can check, by its tensors, whatever its manifest says."""
-    return not measured_only(patch)
+    return not find_measured_only(patch)
 
 
 def targets_in(patch: Patch, space: Space) -> Array:

@@ -136,7 +136,7 @@ def solve_soft_detector(
     return found
 
 
-def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+def reduce_rank(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """A' [r, d] with orthonormal rows and Q' [d, r], with Q'A' = QA but for singular values below the tolerance.
 
     Args:
@@ -195,7 +195,7 @@ def cut(
         limit: most detectors.
         tolerance: as of `reduced`.
     """
-    A, Q = reduced(A, Q, tolerance)
+    A, Q = reduce_rank(A, Q, tolerance)
     if energy >= 1 and A.shape[0] <= limit:
         return A, Q
     seen, inner = A @ on, Q.T @ outputs() @ Q  # [n, m], [n, n]

@@ -27,7 +27,7 @@ from rasura.patches.algebra.protected_subspace import (
 )
 from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.interface import Problem, Reference
-from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers, states_of, streamed
+from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers, states_of, stream_states
 from rasura.patches.types import ParamName
 
 GONE: Final = 1e-10
@@ -178,7 +178,7 @@ def _moments(problem: Problem, prompts: Iterable[str], stage: str, total: int) -
     names = find_fc2_layers(problem.weights)
     found = {layer: Moment(int(problem.weights[name].shape[1])) for layer, name in names.items()}
     done = 0
-    for seen in streamed(problem.encoder, prompts, list(names)):
+    for seen in stream_states(problem.encoder, prompts, list(names)):
         for layer, states in seen.items():
             found[layer].add(states.keys)
         done += next(iter(seen.values())).keys.shape[0]

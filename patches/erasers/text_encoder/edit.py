@@ -16,7 +16,7 @@ from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
 from rasura.patches.models.text_encoders.hidden_states import States, copy_encoder, set_weights, states_of
-from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
+from rasura.patches.prompts.concept_prompts import Target, pair_positions, prompts_of
 
 ALL: Final = "all"
 
@@ -154,14 +154,14 @@ def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]
 
 def _pairs(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> tuple[tuple[int, int], ...]:
     if tokens != ALL:
-        return tuple(paired(source, goal, tokens))
+        return tuple(pair_positions(source, goal, tokens))
     own, length = source.subject, source.stop
     last, end = own[-1], goal.subject[-1]
     before = [(position, position) for position in range(own[0])]  # the template's own words, the same in both
     # End-of-text and pads, which know the concept, too. Behind a longer anchor fewer are left: its last one stands for
     # the missing.
     after = [(last + j, min(end + j, length - 1)) for j in range(1, length - last)]
-    return (*before, *paired(source, goal, "subject"), *after)
+    return (*before, *pair_positions(source, goal, "subject"), *after)
 
 
 def _picked(states: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:

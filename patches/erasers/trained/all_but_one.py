@@ -30,7 +30,7 @@ from rasura.patches.erasers.trained.all_but_one_loss import (
     Wanted,
     compute_drift_loss,
     compute_erase_loss,
-    viewed,
+    view_latents,
 )
 from rasura.patches.erasers.trained.checkpoints import Checkpoints
 from rasura.patches.erasers.trained.prompt_null_space import Protection, Room, detectors, room_of
@@ -48,7 +48,7 @@ from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, find_cross_attention
 from rasura.patches.models.denoiser import Denoiser, LayerFactors
-from rasura.patches.models.prompt_to_prompt import matched
+from rasura.patches.models.prompt_to_prompt import match_positions
 from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.types import ParamName
@@ -200,7 +200,7 @@ def _views(method: AllButOne, problem: Problem, denoiser: Denoiser, index: int, 
         progress=problem.progress,
     )
     wanted = Wanted(method.target, method.kappa, method.push, method.pull, method.p2p_share)
-    return viewed(denoiser, scene, latents, _matching(problem, index).to(denoiser.device), wanted)
+    return view_latents(denoiser, scene, latents, _matching(problem, index).to(denoiser.device), wanted)
 
 
 def _matching(problem: Problem, index: int) -> torch.Tensor:
@@ -209,7 +209,9 @@ def _matching(problem: Problem, index: int) -> torch.Tensor:
     templates = problem.request.templates_of(target)
     pairs = zip(prompts_of(target.concept, templates), prompts_of(target.anchor, templates), strict=True)
     found = [(encoder.subject(one, target.concept), encoder.subject(two, target.anchor)) for one, two in pairs]
-    return torch.stack([matched(source, goal, encoder.length) for source, goal in found])  # [prompts, length, length]
+    return torch.stack(
+        [match_positions(source, goal, encoder.length) for source, goal in found]
+    )  # [prompts, length, length]
 
 
 def _trained(method: AllButOne, problem: Problem, denoiser: Denoiser, concept: str, run: _Run) -> Trained:

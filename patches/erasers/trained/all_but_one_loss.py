@@ -94,7 +94,7 @@ def compute_drift_loss(frozen: torch.Tensor, changed: torch.Tensor) -> torch.Ten
     return (frozen - changed).square().mean()
 
 
-def viewed(
+def view_latents(
     denoiser: Denoiser,
     scene: Scenes,
     latents: tuple[torch.Tensor, torch.Tensor, torch.Tensor],

@@ -178,7 +178,7 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
     return _orthonormal(basis.project(left[:, :kept])), share**2
 
 
-def stacked(parts: Iterable[torch.Tensor], width: int) -> torch.Tensor:
+def stack_parts(parts: Iterable[torch.Tensor], width: int) -> torch.Tensor:
     """Rows [m, d], m ≤ d, with the Gram matrix of all rows of the parts; memory is d × d however many there are."""
     found = torch.zeros(0, width, dtype=torch.float64)
     for part in parts:
@@ -192,7 +192,7 @@ def _shared(problem: Problem, watermark: tuple[str, ...]) -> ProtectedBasis:
     if not watermark:
         return problem.basis()
     reference, request = problem.reference, problem.request
-    exact = stacked([reference.invariants, *problem.encoder.encode_all(watermark)], problem.encoder.width)
+    exact = stack_parts([reference.invariants, *problem.encoder.encode_all(watermark)], problem.encoder.width)
     basis = build_protected_basis(exact, reference.retained, request.rule)
     return build_guarded_basis(basis, request.guarded.values(), _GUARD)
 
@@ -203,7 +203,7 @@ def _gathered(encoder: TextEncoder, pairs: list[tuple[str, str]], rows: str) -> 
             for i, (prompt, phrase) in enumerate(part):
                 yield hidden[i] if rows == "all" else hidden[i, list(_informative(encoder, prompt, phrase))]
 
-    return stacked(parts(), encoder.width)
+    return stack_parts(parts(), encoder.width)
 
 
 def _informative(encoder: TextEncoder, prompt: str, phrase: str) -> range:

@@ -110,7 +110,7 @@ class Trained:
         }
 
 
-def smoothed(before: float | None, value: float, momentum: float) -> float:
+def smooth_loss(before: float | None, value: float, momentum: float) -> float:
     """m_i = α·m_{i−1} + (1−α)·L_i, and m_0 = L_0."""
     return value if before is None else momentum * before + (1 - momentum) * value
 
@@ -173,7 +173,7 @@ class _Run:
         objective.total.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         before = self.mean if self.updates else None
-        self.mean = smoothed(before, objective.watched, self._plan.momentum)
+        self.mean = smooth_loss(before, objective.watched, self._plan.momentum)
         self.first = self.first if self.updates else objective.watched
         self.updates += 1
         keep = self._task.checkpoints

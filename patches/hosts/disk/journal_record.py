@@ -21,7 +21,7 @@ from rasura.patches.hosts.disk.state_folder import owner
 from rasura.patches.hosts.disk.weight_files import FileIdentity
 from rasura.patches.types import Digest
 
-__all__ = ["RangeChange", "Record", "damaged", "encode_head", "read_record"]
+__all__ = ["RangeChange", "Record", "encode_head", "read_record", "say_damaged"]
 
 _MAGIC: Final = b"rasura journal 1"
 _HEAD_LIMIT: Final = 16 * 2**20  # bytes; a change needs some 400
@@ -93,18 +93,18 @@ def read_record(path: Path) -> tuple[Record, dict[RangeChange, int]]:
         prefix = file.read(_PREFIX)
         length = int.from_bytes(prefix[len(_MAGIC) :], "little")
         if not prefix.startswith(_MAGIC) or length > min(_HEAD_LIMIT, status.st_size):
-            raise damaged(path, "its first bytes")
+            raise say_damaged(path, "its first bytes")
         head = file.read(length)
         if file.read(_SUM) != hashlib.sha256(prefix + head).digest():
-            raise damaged(path, "its head")
+            raise say_damaged(path, "its head")
     try:
         record = _parse(head, path)
     except FormatError as error:
-        raise damaged(path, f"its head ({error})") from None
+        raise say_damaged(path, f"its head ({error})") from None
     return record, _offsets(record, _PREFIX + length + _SUM)
 
 
-def damaged(path: Path, what: str) -> DigestMismatchError:
+def say_damaged(path: Path, what: str) -> DigestMismatchError:
     """The error for a journal that cannot be followed. Nothing was touched, the journal least of all."""
     model, _ = owner(path.parent)
     return DigestMismatchError(

@@ -37,7 +37,7 @@ from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import RawValue
 from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
+from rasura.patches.hosts.disk.journal_record import RangeChange, Record, encode_head, read_record, say_damaged
 from rasura.patches.hosts.disk.stage_originals import StagedFile, begin_file, copy_old, place_unstaged
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
@@ -202,7 +202,7 @@ class RollbackJournal:
             wrong = [change for change in record.changes if present[change] != change.old]
             if lost := [change for change in wrong if self._old_digest(change, offsets) != change.old]:
                 if any(present[change] != change.new for change in record.changes):
-                    raise damaged(self._pending, f"the old bytes of {lost[0].file} from {lost[0].start}")
+                    raise say_damaged(self._pending, f"the old bytes of {lost[0].file} from {lost[0].start}")
                 self._pending.rename(self._done)  # all of the new model is there, and no way back: it stands
                 self._finish(record)
                 return False

@@ -20,7 +20,7 @@ from torch import nn
 
 from rasura.patches.errors import BusyError
 
-__all__ = ["Gate", "computing_gate", "gate_of", "gated", "gates_of", "reading", "turn", "writing"]
+__all__ = ["Gate", "computing_gate", "gate_of", "gates_of", "put_gate", "reading", "turn", "writing"]
 
 _AROUND: Final = "_rasura_gate"
 _COMPILED: Final = "_compiled_call_impl"
@@ -174,7 +174,7 @@ def writing(modules: Iterable[nn.Module], seconds: float | None = None) -> Itera
         yield
 
 
-def gated(modules: Iterable[nn.Module], gate: Gate) -> Callable[[], None]:
+def put_gate(modules: Iterable[nn.Module], gate: Gate) -> Callable[[], None]:
     """Put a gate around the forwards of these modules; one that has a gate already keeps that.
 
     Returns:

@@ -14,7 +14,7 @@ from rasura.patches.errors import HostWriteError
 from rasura.patches.hosts.check_value import check_uncast, info_of
 from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.module_parameters import LiveParameter
-from rasura.patches.hosts.live.originals import KeepOn, drop_original, keep, kept_copy, originals_of, value_of
+from rasura.patches.hosts.live.originals import KeepOn, copy_to_keep, drop_original, keep, originals_of, value_of
 from rasura.patches.hosts.live.value_cache import Remembered
 from rasura.patches.types import ParamName
 
@@ -63,7 +63,7 @@ class KeptOriginals:
         try:
             held = self._known(lives)
             for live in fresh:
-                kept = kept_copy(live.name, live.tensor, self._keep_on, held.get(live.name))
+                kept = copy_to_keep(live.name, live.tensor, self._keep_on, held.get(live.name))
                 keep(self._component(live.name), live.name, kept, host_id)
                 if isinstance(kept, torch.Tensor):  # of what lies on disk alone, `restoring` makes a copy
                     held[live.name] = kept

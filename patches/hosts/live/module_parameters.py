@@ -12,7 +12,7 @@ from rasura.patches._io.tensor_bytes import DTYPES
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.layouts.diffusers_layout import FLOATS
 from rasura.patches.hosts.interface import name_parameter
-from rasura.patches.hosts.live.offload import stored
+from rasura.patches.hosts.live.offload import find_stored
 from rasura.patches.types import ParamName
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "iterate_tensors",
     "part_of",
     "refuse_replaced",
-    "unwrapped",
+    "unwrap",
 ]
 
 FLOAT_TYPES: Final = frozenset(getattr(torch, DTYPES[name][0]) for name in FLOATS)
@@ -157,7 +157,7 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
     """The tensor that the next forward reads: for what accelerate has put aside, the one that lies in its hook."""
     if not tensor.is_meta:
         return tensor
-    found = stored(key, ancestors)
+    found = find_stored(key, ancestors)
     # another shape: it is not that parameter's
     return tensor if found is None or found.shape != tensor.shape else found
 
@@ -174,7 +174,7 @@ def is_peft_class(kind: type[nn.Module]) -> bool:
     return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in kind.__mro__)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
+def unwrap(module: nn.Module) -> nn.Module:
     """The module behind `torch.compile`'s wrapper."""
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else module
@@ -186,7 +186,7 @@ def part_of(model: object) -> str:
     Raises:
         UnsupportedHostError: none that its class name tells.
     """
-    kind = type(unwrapped(model)).__name__ if isinstance(model, nn.Module) else ""
+    kind = type(unwrap(model)).__name__ if isinstance(model, nn.Module) else ""
     for word, part in (("UNet", "unet"), ("Transformer", "transformer"), ("CLIPText", "text_encoder")):
         if word in kind:
             return part
@@ -210,7 +210,7 @@ def refuse_replaced(source: object, components: Mapping[str, nn.Module]) -> None
         present = getattr(source, name, module)
         if present is None and name.startswith("text_encoder"):
             continue  # let go of to save memory, once prompts are encoded
-        if not isinstance(present, nn.Module) or unwrapped(present) is not module:
+        if not isinstance(present, nn.Module) or unwrap(present) is not module:
             raise UnsupportedHostError(
                 f"expected the {name} that was attached, got another one in its place",
                 hint="model.detach(); model = rasura.attach(pipe)",

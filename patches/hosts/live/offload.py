@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["find_offloads", "group_trouble", "hook_on", "stored", "tied"]
+__all__ = ["find_offloads", "find_stored", "group_trouble", "hook_on", "is_tied"]
 
 Ancestors = tuple[tuple[str, nn.Module], ...]
 
 
-def stored(key: str, ancestors: Ancestors) -> torch.Tensor | None:
+def find_stored(key: str, ancestors: Ancestors) -> torch.Tensor | None:
     """The tensor from which accelerate loads a parameter before every forward; None if there is none in memory.
 
     Args:
@@ -40,7 +40,7 @@ def stored(key: str, ancestors: Ancestors) -> torch.Tensor | None:
     return None
 
 
-def tied(key: str, ancestors: Ancestors) -> bool:
+def is_tied(key: str, ancestors: Ancestors) -> bool:
     """Whether accelerate offloads a parameter that transformers has tied to another one.
 
     From a device it makes two tensors of them; one of them written, the tie is broken.

@@ -25,7 +25,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.types import SHORT, Digest, ParamName
 
-__all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "drop_original", "keep", "kept_copy", "originals_of", "value_of"]
+__all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "copy_to_keep", "drop_original", "keep", "originals_of", "value_of"]
 
 _KEPT: Final = "_rasura_originals"
 HOST_ID: Final = "_rasura_host_id"
@@ -84,7 +84,7 @@ def drop_original(module: nn.Module, name: ParamName) -> None:
         module.__dict__.pop(HOST_ID, None)
 
 
-def kept_copy(name: ParamName, tensor: torch.Tensor, where: KeepOn, known: torch.Tensor | None = None) -> Kept:
+def copy_to_keep(name: ParamName, tensor: torch.Tensor, where: KeepOn, known: torch.Tensor | None = None) -> Kept:
     """What to keep of a parameter before it is written for the first time.
 
     Args:

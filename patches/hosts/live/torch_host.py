@@ -34,7 +34,7 @@ from rasura.patches.hosts.live.module_parameters import (
     iterate_tensors,
     part_of,
     refuse_replaced,
-    unwrapped,
+    unwrap,
 )
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn
 from rasura.patches.hosts.live.overwrite import copy_rows, exchange, restoring
@@ -75,7 +75,7 @@ class TorchHost(Host):
         """
         self.modules = tuple(module for name, module in components.items() if name in COMPONENTS)
         """The components as they were given, with whatever is wrapped around them."""
-        self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
+        self._components = {name: unwrap(module) for name, module in components.items() if name in COMPONENTS}
         if not self._components:
             raise UnsupportedHostError(
                 f"{label}: expected one of the components {', '.join(COMPONENTS)}, "

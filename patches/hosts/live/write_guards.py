@@ -23,7 +23,7 @@ from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_peft_class, is_peft_layer
-from rasura.patches.hosts.live.offload import find_offloads, group_trouble, hook_on, tied
+from rasura.patches.hosts.live.offload import find_offloads, group_trouble, hook_on, is_tied
 
 __all__ = [
     "holds_shards",
@@ -225,7 +225,7 @@ def _offloaded(parameter: LiveParameter) -> _Finding:
     held = any(parameter.tensor is each for each in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)))
     if held and any(find_offloads(module) for _, module in parameter.ancestors):
         return "one that accelerate swaps with an offloaded copy, in the middle of a forward", _REMOVE
-    if tied(parameter.name.rpartition(".")[2], parameter.ancestors):
+    if is_tied(parameter.name.rpartition(".")[2], parameter.ancestors):
         return "one that accelerate may hold twice, for the layer it is tied to as well", _REMOVE
     return None
 

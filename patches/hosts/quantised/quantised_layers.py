@@ -31,7 +31,7 @@ from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES
 from rasura.patches.hosts.live.write_guards import is_quantised
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["QuantisedLayer", "digest_codes", "find_codes", "quantised_layer"]
+__all__ = ["QuantisedLayer", "digest_codes", "find_codes", "read_quantised_layer"]
 
 _BIAS: Final = "bias"
 _Named: TypeAlias = Iterator[tuple[str, torch.Tensor]]
@@ -48,7 +48,7 @@ class QuantisedLayer:
     """(d_out, d_in)."""
 
 
-def quantised_layer(name: ParamName, module: nn.Module) -> QuantisedLayer | None:
+def read_quantised_layer(name: ParamName, module: nn.Module) -> QuantisedLayer | None:
     """What a module is as a quantised linear layer; None for every other."""
     shape = getattr(module, "out_features", None), getattr(module, "in_features", None)
     if not isinstance(shape[0], int) or not isinstance(shape[1], int):

@@ -40,10 +40,10 @@ from rasura.patches.errors import BaseMismatchError, HostWriteError, Unsupported
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS
 from rasura.patches.hosts.live.forward_gate import writing
-from rasura.patches.hosts.live.module_parameters import LiveParameter, find_live_modules, part_of, unwrapped
+from rasura.patches.hosts.live.module_parameters import LiveParameter, find_live_modules, part_of, unwrap
 from rasura.patches.hosts.live.write_guards import refuse_bypassed
 from rasura.patches.hosts.quantised.branch_factors import BranchHook, SideBranch
-from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, find_codes, quantised_layer
+from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, find_codes, read_quantised_layer
 from rasura.patches.types import SHORT, ParamName
 
 __all__ = ["BranchFactors", "QuantisedLayer", "SideBranch", "SideBranches"]
@@ -67,7 +67,7 @@ class SideBranches:
                 attaches nothing.
         """
         self._modules = tuple(module for name, module in components.items() if name in COMPONENTS)
-        self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
+        self._components = {name: unwrap(module) for name, module in components.items() if name in COMPONENTS}
         self._label = label
         self._base = None if base is None else {identity.name: identity for identity in base}
 
@@ -87,7 +87,7 @@ class SideBranches:
     def layers(self) -> Mapping[ParamName, QuantisedLayer]:
         """All quantised linear layers, in name order; plain ones are `TorchHost`'s."""
         found = self._found()
-        return {name: layer for name in sorted(found) if (layer := quantised_layer(name, found[name][0]))}
+        return {name: layer for name in sorted(found) if (layer := read_quantised_layer(name, found[name][0]))}
 
     def modules(self, names: Iterable[ParamName]) -> dict[ParamName, nn.Module]:
         """The quantised linear layers of these names.
@@ -247,7 +247,7 @@ class SideBranches:
         ]
 
     def _quantised(self, name: ParamName, found: _Found) -> tuple[QuantisedLayer, nn.Module]:
-        layer = quantised_layer(name, found[name][0]) if name in found else None
+        layer = read_quantised_layer(name, found[name][0]) if name in found else None
         if layer is None:
             raise UnsupportedHostError(
                 f"{self._label}: expected a quantised linear layer {name}, got "

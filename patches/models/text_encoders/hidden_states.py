@@ -70,7 +70,7 @@ def states_of(model: Any, ids: torch.Tensor, layers: Sequence[int]) -> dict[int,
     }
 
 
-def streamed(encoder: TextEncoder, prompts: Iterable[str], layers: Sequence[int]) -> Iterator[dict[int, States]]:
+def stream_states(encoder: TextEncoder, prompts: Iterable[str], layers: Sequence[int]) -> Iterator[dict[int, States]]:
     """`states_of` for as many prompts as there are, in batches, through the pristine encoder."""
     waiting = iter(prompts)
     while part := list(islice(waiting, BATCH)):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AmbiguousIdError, NotFoundError
 
-__all__ = ["MIN_ABBREVIATION", "expand_id", "found", "is_abbreviation", "suggest"]
+__all__ = ["MIN_ABBREVIATION", "expand_id", "is_abbreviation", "require_row", "suggest"]
 
 MIN_ABBREVIATION: Final = 4
 """Fewest digits of an abbreviation; fewer would soon name several things."""
@@ -68,7 +68,7 @@ def expand_id(
     return candidates[0]
 
 
-def found(row: Any, noun: str, ref: str, hint: str, names: Iterable[str] = ()) -> Any:
+def require_row(row: Any, noun: str, ref: str, hint: str, names: Iterable[str] = ()) -> Any:
     """The row itself; `names` are what it might have been called, looked at where there is none.
 
     Raises:

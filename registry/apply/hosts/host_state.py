@@ -80,7 +80,7 @@ def present_set(registry: Registry, host: Host, seen: Reading | None = None) -> 
     return _compared(registry, seen or host, find_record(registry, host))
 
 
-def sighted(registry: Registry, host: Host) -> HostRecord | None:
+def sight_host(registry: Registry, host: Host) -> HostRecord | None:
     """What is known of a host that nobody may be moving now, for those who only look: nothing is settled or written.
 
     Of an interrupted motion, the side that the host is on counts, which is what the next motion will settle.
@@ -90,7 +90,7 @@ def sighted(registry: Registry, host: Host) -> HostRecord | None:
     """
     record, entry = find_record(registry, host), find_unfinished_motion(registry, host)
     if entry is not None:
-        record = reached(registry, host, entry) or record
+        record = find_reached(registry, host, entry) or record
     _compared(registry, host, record)
     return record
 
@@ -116,20 +116,20 @@ def find_unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None
     return next((entry for entry in found if entry.action in {APPLY, REVERT, SWITCH}), None)
 
 
-def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | None:
+def find_reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | None:
     """The record of a host whose interrupted motion had written everything; None where it had written nothing."""
     record = find_record(registry, host)
     before = applied_of(record)
     after = _after(registry, entry, before)
     # The entry's digests are over all that the motion touches, those among it that got their originals back.
-    if state_of(host, touched_by(registry, {*before, *after})) != entry.after:
+    if state_of(host, list_touched(registry, {*before, *after})) != entry.after:
         return None
     return HostRecord(
         host_id=entry.host or host_uuid(host),
         location=location_of(host),
         base=entry.base or Digest(""),
         applied=after.sixteenths,
-        state=state_of(host, touched_by(registry, after)),  # the record's is over what is applied now alone
+        state=state_of(host, list_touched(registry, after)),  # the record's is over what is applied now alone
         updated_at=registry.now(),
     )
 
@@ -141,7 +141,7 @@ def settle_motion(registry: Registry, host: Host) -> None:
         return
     details = {**entry.details, "settled": "yes"}
     draft = Draft(entry.actor, entry.reason, entry.action, "done", entry.patches, details=details, closes=entry.index)
-    record = reached(registry, host, entry)
+    record = find_reached(registry, host, entry)
     if record is not None:
         # Everything had been written: what was missing is the end of the entry, and the record.
         sides = {"before": entry.before, "after": entry.after}
@@ -191,7 +191,7 @@ def applied_of(record: HostRecord | None) -> Stack:
     return Stack() if record is None else Stack.of_sixteenths(record.applied)
 
 
-def touched_by(registry: Registry, patch_ids: Iterable[PatchId]) -> list[ParamName]:
+def list_touched(registry: Registry, patch_ids: Iterable[PatchId]) -> list[ParamName]:
     """The parameters that these patches touch, sorted."""
     return sorted({p.name for patch_id in patch_ids for p in manifest_of(registry, patch_id).base.parameters})
 
@@ -247,7 +247,7 @@ def keep_set(registry: Registry, wanted: Stack) -> Digest:
     return registry.blobs.put(canonical_json.dumps({"format": _SET_FORMAT, "patches": wanted.to_json()}))
 
 
-def kept_set(registry: Registry, digest: Digest) -> Stack:
+def read_set(registry: Registry, digest: Digest) -> Stack:
     """The set of a digest; the inverse of `keep_set`.
 
     Raises:
@@ -270,7 +270,7 @@ def kept_set(registry: Registry, digest: Digest) -> Stack:
 def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
     """The set that a motion wanted to reach."""
     if entry.action == SWITCH:
-        return kept_set(registry, Digest(str(entry.details[SET])))
+        return read_set(registry, Digest(str(entry.details[SET])))
     if entry.action == REVERT:  # its `patches` are all that it took out
         return before.without(entry.patches)
     strength = Strength(int(entry.details.get(STRENGTH, ONE.sixteenths)))
@@ -278,7 +278,7 @@ def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
 
 
 def _check_state(registry: Registry, host: Reading, record: HostRecord) -> None:
-    names = touched_by(registry, record.applied)
+    names = list_touched(registry, record.applied)
     check_names(host, names)
     if (got := state_of(host, names)) != record.state:  # one digest over all: hashing is what a look costs
         raise DriftError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SWITCH, find_unfinished_motion, reached
+from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SWITCH, find_reached, find_unfinished_motion
 from rasura.registry.registry import Registry
 
 __all__ = ["describe_interruption"]
@@ -26,6 +26,6 @@ def describe_interruption(registry: Registry, model: Path, size: int) -> str:
         newest = registry.entries(limit=1)[0]
         done = newest.index >= size and newest.action in {APPLY, REVERT, SWITCH} and newest.outcome == "done"
         return f"the motion is done, entry {newest.index}" if done else f"{model} is as it was"
-    if reached(registry, host, entry) is not None:
+    if find_reached(registry, host, entry) is not None:
         return f"{model} was written: the next motion puts an end to entry {entry.index}, or: rasura doctor"
     return f"{model} is as it was: the next motion puts an end to entry {entry.index}, or: rasura doctor"

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BESIDE",
     "QUANTISED_FROM",
-    "claimed",
+    "check_claimed",
     "entries",
     "exchange_branches",
-    "quantised",
+    "find_quantised",
+    "find_quantised_base",
     "running",
     "said",
-    "told",
 ]
 
 BESIDE: Final = "beside"
@@ -42,7 +42,7 @@ QUANTISED_FROM: Final = "quantised_from"
 _HINT: Final = "rasura.attach(pipe, quantised_from=BASE), where BASE is one of: rasura base list"
 
 
-def told(registry: Registry, base: str) -> QuantisedFrom:
+def find_quantised_base(registry: Registry, base: str) -> QuantisedFrom:
     """What a registry knows of the base that somebody says was quantised.
 
     Args:
@@ -61,7 +61,7 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
     return QuantisedFrom(found.digest, parameters)
 
 
-def quantised(host: Host, names: Iterable[ParamName]) -> frozenset[ParamName]:
+def find_quantised(host: Host, names: Iterable[ParamName]) -> frozenset[ParamName]:
     """Those of these parameters that are never merged."""
     part = host.quantised_part()
     # No part: a model on disk, or a live one in which nothing is quantised.
@@ -74,7 +74,7 @@ def running(host: Host) -> frozenset[ParamName]:
     return frozenset() if part is None else part.attached()
 
 
-def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdentity]:
+def check_claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdentity]:
     """Hold what is expected of quantised layers against the base that somebody named.
 
     Returns:

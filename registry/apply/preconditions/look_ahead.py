@@ -18,7 +18,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.hosts.host_state import applied_of, sighted
+from rasura.registry.apply.hosts.host_state import applied_of, sight_host
 from rasura.registry.apply.preconditions.require_evaluated import require_evaluated
 from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.registry import Registry
@@ -72,7 +72,7 @@ def note_unfit(
 def _present(registry: Registry, model: Path, obstacles: Obstacles) -> Stack:
     """What is applied to a model, as far as it can be told."""
     try:
-        return applied_of(sighted(registry, CheckpointHost.open(model)))
+        return applied_of(sight_host(registry, CheckpointHost.open(model)))
     # One obstacle more: the patches can be looked at without the model.
     except RasuraError as error:
         obstacles.add(error)

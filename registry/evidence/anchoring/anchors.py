@@ -24,7 +24,7 @@ from rasura.registry.hub.refs import PinnedRepo
 from rasura.registry.hub.remote import Remote
 from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
-from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verify_note
 from rasura.registry.log.rotation import read_chain
 from rasura.registry.log.verify import verify_log
 
@@ -216,7 +216,7 @@ def _check_own(registry: Registry, anchor: Anchor) -> None:
     """The checkpoint is signed by a key of this log, and the log has that tree."""
     note, tree = parse_note(anchor.note.encode()), anchor.checkpoint
     with registry.snapshot() as session:
-        verified_by(note, read_chain(session).keys)
+        verify_note(note, read_chain(session).keys)
     root = registry.root_at(tree.size)
     if tree.origin != registry.origin or root != tree.root:
         raise AuditError(

@@ -17,7 +17,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import EntryRecord, HostRecord
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.apply.hosts.host_state import applied_of, find_record, touched_by
+from rasura.registry.apply.hosts.host_state import applied_of, find_record, list_touched
 from rasura.registry.apply.status import survey
 from rasura.registry.evidence.attestations.model_statement import (
     ModelStatement,
@@ -78,7 +78,7 @@ def state_model(registry: Registry, model: Path, progress: Progress) -> ModelSta
                 f"{host.location} is not what the registry last wrote: {what}", hint="rasura status --look"
             )
         applied = applied_of(record)
-        touched = touched_by(registry, applied)
+        touched = list_touched(registry, applied)
         infos, digests = host.parameters(), host.digests(touched)
         files = hash_files(host.path, progress)
     patches = []

@@ -31,7 +31,7 @@ from rasura.registry._storage.records.validation import from_instant, instant
 from rasura.registry.evidence.pictures.png_text import is_png, put_text, take_text
 from rasura.registry.evidence.proofs.handed_on import MAX_LINKS, find_signer, read_links, write_links
 from rasura.registry.evidence.proofs.take_out import export_checkpoint, link_keys
-from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, VerifyKey, parse_note, verify_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,7 +205,7 @@ def verify_receipt(data: bytes, *, vkey: VerifyKey | None = None, picture: bytes
 
 def _check_note(text: str, key: VerifyKey, digest: Digest) -> None:
     note = parse_note(text.encode())
-    verified_by(note, [key])
+    verify_note(note, [key])
     if len(note.signatures) != 1 or note.text != f"{STATEMENT}\n{digest}\n":
         raise AuditError(f"{_WHAT}: what it says is not what was signed")
 

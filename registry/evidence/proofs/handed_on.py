@@ -21,7 +21,7 @@ from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import AuditError
 from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, decode
 from rasura.registry.log.merkle import hash_leaf
-from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 from rasura.registry.log.rotation import NEW, OLD, ROTATE
 from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
@@ -168,7 +168,7 @@ def _follow(link: KeyLink) -> tuple[VerifyKey, VerifyKey, Checkpoint]:
 
 def _read(note: bytes, keys: Sequence[VerifyKey], name: str) -> tuple[Checkpoint, tuple[VerifyKey, ...]]:
     parsed = parse_note(note)
-    signers = verified_by(parsed, keys)
+    signers = verify_note(parsed, keys)
     checkpoint = Checkpoint.parse(parsed.text)
     if checkpoint.origin != name:
         raise AuditError(f"checkpoint: expected the log {name}, got {checkpoint.origin}")

@@ -34,7 +34,7 @@ from rasura.registry.evidence.proofs.handed_on import (
 )
 from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import hash_leaf
-from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 from rasura.registry.log.verifying.merkle_proofs import verify_inclusion
 
@@ -170,7 +170,7 @@ def read_checkpoint(note: bytes, key: VerifyKey) -> Checkpoint:
         AuditError: not signed by it, another log's, or no checkpoint.
     """
     parsed = parse_note(note)
-    verified_by(parsed, [key])
+    verify_note(parsed, [key])
     checkpoint = Checkpoint.parse(parsed.text)
     if checkpoint.origin != key.name:
         raise AuditError(f"checkpoint: expected the log {key.name}, got {checkpoint.origin}")

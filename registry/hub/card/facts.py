@@ -90,7 +90,7 @@ class CardFacts:
     retired: Mapping[PatchId, bool] = field(default_factory=dict)
 
 
-def superseded(patches: Sequence[PatchFacts]) -> dict[PatchId, PatchId]:
+def find_superseded(patches: Sequence[PatchFacts]) -> dict[PatchId, PatchId]:
     """The patches of which a successor is known, each with one; of those in the card, the one that is current.
 
     A patch and its successors in a circle supersede nothing: somebody made that up.
@@ -103,7 +103,7 @@ def superseded(patches: Sequence[PatchFacts]) -> dict[PatchId, PatchId]:
 
 def list_current(patches: Sequence[PatchFacts]) -> list[PatchFacts]:
     """Those that are to be loaded: neither retired nor superseded."""
-    after = superseded(patches)
+    after = find_superseded(patches)
     return [patch for patch in patches if patch.patch_id not in after and not patch.retired]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, list_bases, list_current, superseded
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, find_superseded, list_bases, list_current
 from rasura.registry.hub.card.front_matter import encode_front, split, written_licence
 from rasura.registry.hub.card.licences import Licence
 from rasura.registry.hub.card.text import escape_inline
@@ -57,7 +57,7 @@ def _place(body: str, section: str) -> str:
 
 
 def _section(facts: CardFacts, repo: str) -> str:
-    after, current = superseded(facts.patches), list_current(facts.patches)
+    after, current = find_superseded(facts.patches), list_current(facts.patches)
     groups = [(base, [p for p in current if p.base == base]) for base in list_bases(current)]
     parts = [
         _about(facts),

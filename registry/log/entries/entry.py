@@ -102,7 +102,7 @@ def encode(
         "actor": {"name": draft.actor},
         "reason": {"text": draft.reason},
         "outcome": _present(status=draft.outcome, error=draft.error),
-        "patches": listed(draft.patches),
+        "patches": encode_patches(draft.patches),
         "details": dict(draft.details),
         "changes": [write_change(change) for change in changes],
         **_present(base=draft.base, host=draft.host, closes=draft.closes),
@@ -172,7 +172,7 @@ def split_actor(data: bytes) -> tuple[KeyId, bytes, bytes] | None:
     return KeyId(str(who["key"])), canonical_json.dumps({**value, "actor": signed}), signature
 
 
-def listed(patches: Sequence[PatchId]) -> JsonValue:
+def encode_patches(patches: Sequence[PatchId]) -> JsonValue:
     """Patches as an entry names them: one by one, or as number and digest of the canonical list."""
     if len(patches) <= MAX_LISTED:
         return list(patches)
@@ -196,7 +196,7 @@ def _spelt_out(fields: Fields) -> tuple[PatchId, ...]:
 def _read_record(
     fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes, *, check: bool
 ) -> EntryRecord:
-    if check and listed(patches) != fields.value("patches"):
+    if check and encode_patches(patches) != fields.value("patches"):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
     actor, actor_key = _read_actor(fields.fields("actor"))
     outcome = fields.fields("outcome")

@@ -1,4 +1,4 @@
-"""How an entry of the log tells of an error."""
+"""What the entry of an action says that ended in an error: `refused` or `failed`, and the error's code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -36,7 +36,7 @@ __all__ = [
     "VerifyKey",
     "parse_note",
     "sign_note",
-    "verified_by",
+    "verify_note",
 ]
 
 MAX_NOTE_BYTES: Final = 64 * 1024
@@ -239,7 +239,7 @@ def _find_form(key: VerifyKey) -> re.Pattern[str]:
     )
 
 
-def verified_by(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...]:
+def verify_note(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...]:
     """Those of `keys` that signed the note, each once however often it signed. Unknown signers are ignored.
 
     Raises:

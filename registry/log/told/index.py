@@ -23,7 +23,7 @@ from rasura.registry._storage.database.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
-from rasura.registry.log.notes.signed_note import Checkpoint, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, parse_note, verify_note
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.told.file import Line, ToldFile
 from rasura.registry.log.told.lines import read_line, refuse
@@ -173,7 +173,7 @@ class ToldIndex:
         """The newest checkpoint is signed by the log's key."""
         key = self._key.public_here() or read_key(session)
         note = session.scalar(select(CheckpointRow.note).where(CheckpointRow.size == head.size)) or ""
-        verified_by(parse_note(note.encode()), [key])
+        verify_note(parse_note(note.encode()), [key])
 
 
 def _walk(session: Session, told: Told, frontier: Frontier, head: Checkpoint) -> Told:

@@ -11,7 +11,7 @@ from rasura.registry.log.actors import Actors
 from rasura.registry.log.entries.replay import Replay
 from rasura.registry.log.entries.signers import Trust
 from rasura.registry.log.merkle import EMPTY_ROOT, GrowingTree, hash_leaf
-from rasura.registry.log.notes.signed_note import Checkpoint, PlainNotes, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, PlainNotes, parse_note, verify_note
 from rasura.registry.log.rotation import KeyChain
 from rasura.registry.log.verifying.faults import find_fault
 from rasura.registry.log.verifying.said import Said, read_said
@@ -135,7 +135,7 @@ class Walk:
         try:
             parsed = parse_note(note.encode())
             for key in self._chain.signers(index):
-                verified_by(parsed, [key])
+                verify_note(parsed, [key])
             signed = Checkpoint.parse(parsed.text)
         except AuditError as error:
             find_fault("signature", index, error.message)

@@ -25,7 +25,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.hosts.host_state import applied_of, sighted
+from rasura.registry.apply.hosts.host_state import applied_of, sight_host
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bisection import bisect_state
@@ -67,7 +67,7 @@ def start(registry: Registry, name: str, model: Path, actor: Actor, *, dry_run: 
     if not stack.patches:
         raise InputError(f"stack {name} has no patches: expected some to look among", hint=f"rasura stack show {name}")
     host = CheckpointHost.open(model)
-    before = applied_of(sighted(registry, host))
+    before = applied_of(sight_host(registry, host))
     state = Bisection(stack.name, stack.base, host.location, before, _ordered(registry, stack), 0, len(stack.patches))
     if dry_run:
         return _advance(registry, state, actor, dry_run=True)
@@ -231,7 +231,7 @@ def present(registry: Registry, state: Bisection) -> Stack:
         NotFoundError: it is gone.
         DriftError: it changed outside the registry.
     """
-    return applied_of(sighted(registry, CheckpointHost.open(Path(state.location))))
+    return applied_of(sight_host(registry, CheckpointHost.open(Path(state.location))))
 
 
 def _judgement(code: int) -> Judgement:

@@ -19,7 +19,7 @@ from rasura.patches.erasers.options import encode_options
 from rasura.patches.errors import InputError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES
-from rasura.patches.solving.from_manifest import eraser_of, trained
+from rasura.patches.solving.from_manifest import eraser_of, is_trained
 
 __all__ = ["GUARDS", "Recipe", "check_method", "encode_recipe", "make_recipe", "read_recipe"]
 
@@ -99,7 +99,7 @@ def read_recipe(manifest: Manifest) -> Recipe | None:
     of room, which there may be now.
     """
     layers = manifest.eraser.options.get(_LAYERS)
-    if layers is None or trained(manifest.eraser):
+    if layers is None or is_trained(manifest.eraser):
         return None
     try:
         eraser: Any = eraser_of(manifest.eraser)

@@ -23,7 +23,7 @@ from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.signatures.signing_key import PrivateKey
-from rasura.registry.apply.hosts.host_state import touched_by
+from rasura.registry.apply.hosts.host_state import list_touched
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
 from rasura.registry.log.notes.signed_note import VerifyKey
@@ -39,7 +39,7 @@ def vkey(shop: Workshop) -> VerifyKey:
 
 def change_one_touched_byte(shop: Workshop) -> None:
     with shop.open() as registry:
-        name = touched_by(registry, [shop.dog])[0]
+        name = list_touched(registry, [shop.dog])[0]
     place = shop.host()._layout.place(name, "")
     with (shop.model / place.file).open("r+b") as file:
         file.seek(place.start)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rasura.evaluation.plots.clustering import ordered
+from rasura.evaluation.plots.clustering import order_by_disturbance
 from rasura.evaluation.plots.figure import MOST, InterferenceData, draw_interference
 from rasura.evaluation.plots.heatmap import NAMES, coarsen, number, shorten_name, spread, worst_rows
 from rasura.evaluation.plots.panels import count_over, list_worst_pairs
@@ -138,7 +138,7 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_patches_that_disturb_each_other_stand_together() -> None:
     matrix = np.full((6, 6), 1e-4)
     matrix[0, 4] = matrix[4, 0] = matrix[2, 5] = 0.8
-    found = ordered(matrix, LIMIT)
+    found = order_by_disturbance(matrix, LIMIT)
     places = {patch: place for place, patch in enumerate(found.order)}
     assert sorted(found.order) == list(range(6))
     assert abs(places[0] - places[4]) == 1

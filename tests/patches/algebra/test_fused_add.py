@@ -19,15 +19,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize("said", [None, "", "0"])
 def test_nobody_gets_it_who_did_not_ask(monkeypatch: pytest.MonkeyPatch, said: str | None) -> None:
     monkeypatch.setattr(settings, "_CHOSEN", [Settings.read({} if said is None else {fused_add.SWITCH: said})])
-    assert not fused_add.wanted(CUDA)
-    assert not fused_add.wanted(CPU)
+    assert not fused_add.is_wanted(CUDA)
+    assert not fused_add.is_wanted(CPU)
 
 
 def test_a_cpu_takes_the_plain_steps_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     base, terms = factories.weights(1, 30, 20, torch.float16), [Term(factories.increment(1, 30, 20, 2))]
     plain = compose(base, terms)
     monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
-    assert not fused_add.wanted(CPU)
+    assert not fused_add.is_wanted(CPU)
     assert factories.same_bits(compose(base, terms), plain)
 
 
@@ -36,7 +36,7 @@ def test_other_words_are_refused_and_not_taken_for_no(monkeypatch: pytest.Monkey
     monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused=said)])
     for device in (CPU, CUDA):
         with pytest.raises(InputError, match="expected 1, 0 or nothing"):
-            fused_add.wanted(device)
+            fused_add.is_wanted(device)
 
 
 @pytest.mark.skipif(
@@ -45,7 +45,7 @@ def test_other_words_are_refused_and_not_taken_for_no(monkeypatch: pytest.Monkey
 def test_asking_for_what_cannot_run_is_refused_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
     with pytest.raises(InputError, match=fused_add.SWITCH):
-        fused_add.wanted(CUDA)
+        fused_add.is_wanted(CUDA)
 
 
 def test_the_hard_sums_tell_one_rounding_from_two() -> None:

@@ -15,7 +15,7 @@ from support.values.dense import energy
 from support.values.goldens import golden as first
 
 from rasura.patches._io.safetensors_file import encode
-from rasura.patches.checks.check import check, measured_only
+from rasura.patches.checks.check import check, find_measured_only
 from rasura.patches.errors import FormatError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
@@ -153,7 +153,7 @@ def test_checks_read_each_parameters_own_inputs_and_leave_pictures_out() -> None
         for name in (factories.K, V, FC2)
     )
     assert found == pytest.approx(expected**0.5, rel=1e-12)
-    assert measured_only(patch) == tuple(sorted((V, OUT)))
+    assert find_measured_only(patch) == tuple(sorted((V, OUT)))
 
 
 def test_what_a_patch_does_elsewhere_is_no_business_of_a_patch_that_is_not_there() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models.trainable import base, denoiser, relative, untouched
 
-from rasura.patches.models.prompt_to_prompt import controlled, injecting, matched, recording
+from rasura.patches.models.prompt_to_prompt import controlled, injecting, match_positions, recording
 
 LENGTH = 77
 
@@ -70,7 +70,7 @@ def test_the_unet_has_its_own_processors_back_after_an_exception() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 9))
 def test_matched_tokens_share_all_attention(start: int, source: int, goal: int) -> None:
-    found = matched(range(start, start + source), range(start, start + goal), LENGTH)
+    found = match_positions(range(start, start + source), range(start, start + goal), LENGTH)
     assert torch.allclose(found.sum(1), torch.ones(LENGTH))
     assert torch.equal(found[:start], torch.eye(LENGTH)[:start])
     last, end = start + source - 1, start + goal - 1
@@ -79,9 +79,9 @@ def test_matched_tokens_share_all_attention(start: int, source: int, goal: int) 
 
 
 def test_words_of_equal_length_are_swapped_one_by_one_and_others_evenly() -> None:
-    assert torch.equal(matched(range(2, 4), range(2, 4), LENGTH), torch.eye(LENGTH))
-    spread = matched(range(2, 3), range(2, 5), LENGTH)
+    assert torch.equal(match_positions(range(2, 4), range(2, 4), LENGTH), torch.eye(LENGTH))
+    spread = match_positions(range(2, 3), range(2, 5), LENGTH)
     assert torch.allclose(spread[2, 2:5], torch.full((3,), 1 / 3))
     assert spread[76, 76] == spread[74, 76] == 1  # what would fall off the end
-    joined = matched(range(2, 5), range(2, 3), LENGTH)
+    joined = match_positions(range(2, 5), range(2, 3), LENGTH)
     assert joined[2:5, 2].tolist() == [1, 1, 1]

@@ -18,7 +18,7 @@ from rasura.patches.errors import ConceptError, InputError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.format.patch import Patch
-from rasura.patches.solving.from_manifest import eraser_of, request_of, trained
+from rasura.patches.solving.from_manifest import eraser_of, is_trained, request_of
 
 METHODS_AND_CHOICES = [
     ("null-space", {"ridge": "0.0123456789"}),
@@ -112,10 +112,10 @@ def test_what_differs_is_named() -> None:
 
 
 def test_which_are_trained() -> None:
-    names = {name for name in METHODS if trained(EraserSpec(name, {}))}
+    names = {name for name in METHODS if is_trained(EraserSpec(name, {}))}
     assert names == {"sepme", "all-but-one"}
-    assert trained(EraserSpec("clip-null-space", {"values": "guided"}))
-    assert not trained(EraserSpec("clip-null-space", {"values": "states"}))
+    assert is_trained(EraserSpec("clip-null-space", {"values": "guided"}))
+    assert not is_trained(EraserSpec("clip-null-space", {"values": "states"}))
 
 
 @given(st.floats(1e-9, 0.999), st.integers(1, 1024))

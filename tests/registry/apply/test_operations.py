@@ -47,7 +47,7 @@ from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.hosts import host_state
 from rasura.registry.apply.hosts.cached_host import Glance
-from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.prepare import prepare_motion
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
@@ -64,7 +64,7 @@ def registry(workshop: Workshop) -> Iterator[Registry]:
 
 def state(registry: Registry, host: CheckpointHost | TorchHost, *patches: PatchId) -> str:
     """Digest of everything that these patches touch, as it is."""
-    return host_state.state_of(host, host_state.touched_by(registry, patches))
+    return host_state.state_of(host, host_state.list_touched(registry, patches))
 
 
 def test_the_receipt_says_what_is_there(workshop: Workshop, registry: Registry) -> None:
@@ -135,7 +135,7 @@ def test_the_log_tells_each_motion_with_its_digests(workshop: Workshop, registry
 
 
 def test_strengths_scale_and_oppose(workshop: Workshop, registry: Registry) -> None:
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     pristine = workshop.host().originals([name])[name].double()
     moved = {}
     for text in ("1", "0.5", "-1", "1.9375"):
@@ -401,7 +401,7 @@ def test_another_text_encoder_than_the_patch_was_made_for(workshop: Workshop, re
 def touch(shop: Workshop, registry: Registry, *, touched: bool = True) -> str:
     """Change one byte of a parameter behind the registry's back."""
     host = shop.host()
-    names = host_state.touched_by(registry, [shop.dog])
+    names = host_state.list_touched(registry, [shop.dog])
     name = names[0] if touched else next(n for n in host.parameters() if n not in names and n.startswith("text"))
     place = host._layout.place(name, "")
     with (shop.model / place.file).open("r+b") as file:
@@ -521,7 +521,7 @@ def test_a_motion_that_died_after_it_wrote_is_ended_as_done(workshop: Workshop, 
 def begin(shop: Workshop, registry: Registry, *, write: bool = False) -> None:
     """What a motion does up to the moment at which it dies."""
     host, strength = shop.host(), Strength(8)
-    motion = prepared(registry, Glance(host), Stack(), Stack({shop.dog: strength}), DEFAULT_POLICY)
+    motion = prepare_motion(registry, Glance(host), Stack(), Stack({shop.dog: strength}), DEFAULT_POLICY)
     registry.note(
         Draft(
             "alice",

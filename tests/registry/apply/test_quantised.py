@@ -250,7 +250,7 @@ def test_a_failed_exchange_leaves_the_old_branches_at_their_place(
 def test_an_interrupted_motion_is_settled(workshop: Workshop, eight: Any) -> None:
     before = noise(eight)
     with workshop.open() as registry:
-        base = side_branches.told(registry, "tiny")
+        base = side_branches.find_quantised_base(registry, "tiny")
     host = QuantisedHost.told(eight, "served", base=base)
     with Mortal.open(workshop.folder) as registry, pytest.raises(KeyboardInterrupt):
         operations.apply(registry, host, [workshop.dog], ALICE)

@@ -95,7 +95,7 @@ def test_every_command_takes_a_file(workshop: Workshop, file: Path) -> None:
 
 def first_touched(workshop: Workshop) -> ParamName:
     with workshop.open() as registry:
-        return host_state.touched_by(registry, [workshop.dog])[0]
+        return host_state.list_touched(registry, [workshop.dog])[0]
 
 
 def test_another_file_and_a_fresh_one(workshop: Workshop, registry: Registry, file: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.hosts import host_state
 from rasura.registry.apply.hosts.cached_host import Glance
-from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.prepare import prepare_motion
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.registry import Registry
 
@@ -52,7 +52,7 @@ def test_a_patched_model(workshop: Workshop, registry: Registry) -> None:
 def test_only_a_deep_look_names_the_parameter(workshop: Workshop, registry: Registry) -> None:
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host = workshop.host()
-    touched = host_state.touched_by(registry, [workshop.dog])
+    touched = host_state.list_touched(registry, [workshop.dog])
     host.write({touched[3]: host.read(touched[3:4])[touched[3]] * 2})
     shallow, deep = look(workshop), look(workshop, deep=True)
     assert (shallow.drifted, shallow.exact) == (tuple(touched), False)
@@ -91,7 +91,7 @@ def test_a_live_model_deeply(workshop: Workshop, registry: Registry, dtype: torc
     assert (found.applied, found.drifted) == (Stack({workshop.dog: ONE}), ())
     # In another dtype only what a patch may touch is known: 8 projections and 2 feed-forward layers.
     assert found.hashed == (len(host.parameters()) if dtype == torch.float16 else 10)
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     with torch.no_grad():
         pipeline.unet.get_parameter(name.removeprefix("unet.")).view(-1)[0] += 1
     assert survey(registry, host, deep=True, progress=silent).drifted == (name,)
@@ -102,7 +102,7 @@ def test_an_interrupted_motion_is_shown_from_the_side_that_the_model_is_on(
     workshop: Workshop, registry: Registry, *, written: bool
 ) -> None:
     host = workshop.host()
-    motion = prepared(registry, Glance(host), Stack(), Stack({workshop.dog: ONE}), DEFAULT_POLICY)
+    motion = prepare_motion(registry, Glance(host), Stack(), Stack({workshop.dog: ONE}), DEFAULT_POLICY)
     draft = Draft("a", "", host_state.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
     entry = registry.note(
         Draft(

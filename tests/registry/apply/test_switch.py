@@ -29,7 +29,7 @@ from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.hosts import host_state
 from rasura.registry.apply.hosts.cached_host import Glance
-from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.prepare import prepare_motion
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
@@ -63,7 +63,7 @@ def test_one_motion_takes_out_puts_in_and_changes_strengths(workshop: Workshop, 
     begun, done = workshop.entries()[size:]
     assert (begun.outcome, done.outcome, begun.action, done.closes) == ("begun", "done", "patch.switch", begun.index)
     assert set(begun.patches) == {workshop.dog, workshop.van_gogh, workshop.photo}
-    assert host_state.kept_set(registry, Digest(str(begun.details["set"]))) == wanted
+    assert host_state.read_set(registry, Digest(str(begun.details["set"]))) == wanted
     there = workshop.digests()
     operations.revert(registry, workshop.host(), None, ALICE)
     operations.apply(registry, workshop.host(), [workshop.photo], ALICE, strength=Strength(-4))
@@ -199,7 +199,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
     target = {workshop.photo: Strength(8), workshop.dog: Strength(-2)} if wanted else {}
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
         operations.switch(mortal, workshop.host(), goal(target), ALICE)
-    seen = host_state.sighted(registry, workshop.host())
+    seen = host_state.sight_host(registry, workshop.host())
     assert seen is not None
     assert host_state.applied_of(seen) == target
     assert len(registry.unfinished()) == 1
@@ -213,7 +213,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
 def test_a_switch_that_died_before_it_wrote_is_ended_as_failed(workshop: Workshop, registry: Registry) -> None:
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host, wanted = workshop.host(), Stack({workshop.photo: ONE})
-    motion = prepared(registry, Glance(host), Stack({workshop.dog: ONE}), wanted, DEFAULT_POLICY)
+    motion = prepare_motion(registry, Glance(host), Stack({workshop.dog: ONE}), wanted, DEFAULT_POLICY)
     begun = Draft(
         "alice", "", host_state.SWITCH, "begun", tuple(wanted), base=motion.record.base, host=motion.record.host_id
     )
@@ -240,6 +240,6 @@ def test_a_set_whose_blob_is_gone_or_something_else_settles_nothing(workshop: Wo
     operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     assert applied(registry, workshop) == {workshop.dog: ONE, workshop.photo: ONE}
     with pytest.raises(FormatError):
-        host_state.kept_set(registry, registry.blobs.put(b'{"format":"rasura-set/2","patches":{}}'))
+        host_state.read_set(registry, registry.blobs.put(b'{"format":"rasura-set/2","patches":{}}'))
     with pytest.raises(FormatError):
-        host_state.kept_set(registry, registry.blobs.put(b'{"format":"rasura-set/1","patches":{"x":65}}'))
+        host_state.read_set(registry, registry.blobs.put(b'{"format":"rasura-set/1","patches":{"x":65}}'))

@@ -13,7 +13,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.registry.apply import operations
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import present_set
-from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.prepare import prepare_motion
 from rasura.registry.apply.take_all_out import prepare_pristine
 
 __all__ = ["workshop"]
@@ -51,7 +51,7 @@ def test_it_is_what_composing_the_empty_set_gives(workshop: Workshop) -> None:
         seen = Glance(host)
         present = present_set(registry, host, seen)
         light = prepare_pristine(registry, seen, present)
-        heavy = prepared(registry, seen, present, Stack(), registry.policy())
+        heavy = prepare_motion(registry, seen, present, Stack(), registry.policy())
     assert light.record.state == heavy.record.state
     assert (light.before, light.after, light.forget) == (heavy.before, heavy.after, heavy.forget)
     assert (light.parameters, light.verdict, light.keys) == (heavy.parameters, heavy.verdict, heavy.keys)

@@ -12,7 +12,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, workshop_template
 
 from rasura.patches._io.safetensors_file import encode
-from rasura.patches.checks.check import DEFAULT_POLICY, Accepted, Member, Policy, check, measured_only
+from rasura.patches.checks.check import DEFAULT_POLICY, Accepted, Member, Policy, check, find_measured_only
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatError
 from rasura.patches.format.patch import WEIGHTS, Patch
@@ -106,7 +106,7 @@ def test_a_check_beside_patches_of_cross_attention(workshop: Workshop, registry:
     assert isinstance(verdict, Accepted)
     own = next(r for r in verdict.relations if r.check == "own" and r.patch == painting)
     assert 0 < own.value < 1e-4
-    assert measured_only(stack[1].patch) == ()
+    assert find_measured_only(stack[1].patch) == ()
     compared = {(r.patch, r.other) for r in verdict.relations if r.check == "pair"}
     assert compared == {(workshop.dog, workshop.van_gogh), (workshop.van_gogh, workshop.dog)}  # one kind of input
 

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.models import families
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, superseded
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, find_superseded
 from rasura.registry.hub.card.families import FAMILIES
 from rasura.registry.hub.card.front_matter import rows
 from rasura.registry.hub.card.licences import Licence, choose_licence, parse_licence
@@ -207,9 +207,9 @@ def test_a_superseded_patch_is_marked_and_not_loaded() -> None:
 
 def test_a_chain_names_the_current_one_and_a_circle_nothing() -> None:
     chain = (row(1), row(2, supersedes=(1,)), row(3, supersedes=(2,)))
-    assert superseded(chain) == {name_of(1): name_of(3), name_of(2): name_of(3)}
-    assert superseded((row(1, supersedes=(2,)), row(2, supersedes=(1,)))) == {}
-    assert superseded((row(1, supersedes=(1,)),)) == {}
+    assert find_superseded(chain) == {name_of(1): name_of(3), name_of(2): name_of(3)}
+    assert find_superseded((row(1, supersedes=(2,)), row(2, supersedes=(1,)))) == {}
+    assert find_superseded((row(1, supersedes=(1,)),)) == {}
 
 
 def test_a_successor_that_only_the_registry_knows_counts() -> None:

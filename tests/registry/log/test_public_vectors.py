@@ -10,7 +10,7 @@ import pytest
 
 from rasura.patches.errors import AuditError
 from rasura.registry.log.merkle import EMPTY_ROOT, hash_leaf
-from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
@@ -153,4 +153,4 @@ def test_a_published_note_is_read_as_it_stands_and_believed_of_nobody(name: str)
         assert Checkpoint.parse(text).text == text
     stranger = VerifyKey.parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
     with pytest.raises(AuditError, match="expected a signature by"):
-        verified_by(note, [stranger])
+        verify_note(note, [stranger])

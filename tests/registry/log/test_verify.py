@@ -39,7 +39,7 @@ from rasura.registry.log.entries.replay import Replay, compare
 from rasura.registry.log.entries.stored_entries import patches_of
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency
-from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verify_note
 from rasura.registry.log.verify import LogReport, verify_log
 from rasura.registry.log.verifying.merkle_proofs import verify_consistency
 from rasura.registry.registry import Registry
@@ -147,7 +147,7 @@ def test_a_used_log_verifies_and_its_checkpoint_stands_alone(full: Place) -> Non
     report = verify(full)
     note = parse_note(report.checkpoint.encode())
     key_of_log = VerifyKey.parse(report.vkey)
-    assert verified_by(note, [key_of_log]) == (key_of_log,)
+    assert verify_note(note, [key_of_log]) == (key_of_log,)
     assert Checkpoint.parse(note.text) == Checkpoint(key_of_log.name, report.size, report.root)
     assert report.size == 8
     assert report.first < report.last

@@ -81,7 +81,7 @@ def test_a_plan_says_what_would_happen_and_it_happens(workshop: Workshop, regist
 def test_the_bytes_to_write_are_those_of_the_tensors_that_change(workshop: Workshop, registry: Registry) -> None:
     plan = planned(registry, workshop, {workshop.dog: ONE})
     host = workshop.host()
-    names = host_state.touched_by(registry, [workshop.dog])
+    names = host_state.list_touched(registry, [workshop.dog])
     before = host.digests(names)
     apply_plan(registry, plan, ALICE)
     after = host.digests(names)
@@ -95,7 +95,7 @@ def test_weights_that_the_dtype_cannot_change_are_counted(workshop: Workshop, re
     shares = []
     for strength in (ONE, Strength(1)):
         host, goal = workshop.host(), Goal("patches", None, {workshop.dog: strength})
-        before = host.read(host_state.touched_by(registry, [workshop.dog]))
+        before = host.read(host_state.list_touched(registry, [workshop.dog]))
         made = make_plan(registry, host, goal)
         operations.switch(registry, host, goal, ALICE)
         after = host.read(before)
@@ -127,7 +127,7 @@ def test_what_would_be_refused_has_no_plan(workshop: Workshop, registry: Registr
     with pytest.raises(BaseMismatchError):
         make_plan(registry, workshop.host(), Goal("x", Digest("0" * 64), {}))
     path = next((workshop.model / "unet").glob("*.safetensors"))
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     host = workshop.host()
     host.write({name: host.read([name])[name] * 2})
     with pytest.raises(DriftError):
@@ -259,7 +259,7 @@ def test_a_model_that_changed_outside_is_drift(workshop: Workshop, registry: Reg
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     plan = planned(registry, workshop, {})
     host = workshop.host()
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     with workshop.unchanged("refused drift"), pytest.raises(DriftError):
         apply_plan(registry, plan, ALICE)

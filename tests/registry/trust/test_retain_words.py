@@ -14,7 +14,7 @@ from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetE
 from rasura.patches.format.protected_spec import RetainSpec
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.registry.registry import Registry
-from rasura.registry.trust.retain_words import retained
+from rasura.registry.trust.retain_words import find_retained
 from rasura.registry.trust.verified_patch import manifest_of
 
 WORDS = ("painting", "cat", "a", "the")
@@ -30,7 +30,7 @@ def test_erasing_keeps_the_words(workshop: Workshop) -> None:
     with workshop.open() as registry:
         spec = spec_of(registry, workshop)
         assert registry.blobs.read(spec.sha256) == b"painting\ncat\na\nthe\n"
-        found = retained(registry, spec)
+        found = find_retained(registry, spec)
     assert (found.source, found.concepts, found.sha256) == ("retain.txt", WORDS, spec.sha256)
 
 
@@ -40,19 +40,19 @@ def test_without_the_words_the_file_does_as_well(workshop: Workshop, tmp_path: P
         spec = spec_of(registry, workshop)
         registry.blobs.path(spec.sha256).unlink()
         with pytest.raises(NotFoundError, match=r"retain\.txt \(4 concepts") as caught:
-            retained(registry, spec)
+            find_retained(registry, spec)
         assert caught.value.hint == "--retain FILE"
         file.write_text("painting\n# a comment\ncat\na\nthe\n")
-        assert retained(registry, spec, file) == RetainSet("retain.txt", WORDS)
+        assert find_retained(registry, spec, file) == RetainSet("retain.txt", WORDS)
         file.write_text("painting\na dog\ncat\na\nthe\n")
         with pytest.raises(DigestMismatchError, match="is not the retain set"):
-            retained(registry, spec, file)
-        assert retained(registry, spec, file, names=["dog"]).concepts == WORDS
+            find_retained(registry, spec, file)
+        assert find_retained(registry, spec, file, names=["dog"]).concepts == WORDS
         file.write_text("a dog\n")
         with pytest.raises(DigestMismatchError, match="got 1 with"):
-            retained(registry, spec, file, names=["dog"])
+            find_retained(registry, spec, file, names=["dog"])
         with pytest.raises(NotFoundError, match="does not exist"):
-            retained(registry, spec, tmp_path / "none.txt")
+            find_retained(registry, spec, tmp_path / "none.txt")
 
 
 def test_a_changed_blob_is_no_retain_set(workshop: Workshop) -> None:
@@ -62,13 +62,13 @@ def test_a_changed_blob_is_no_retain_set(workshop: Workshop) -> None:
         path.chmod(0o644)
         path.write_bytes(b"painting\ncat\na\nthem\n")
         with pytest.raises(DigestMismatchError):
-            retained(registry, spec)
+            find_retained(registry, spec)
 
 
 def test_whole_prompts_stay_whole(workshop: Workshop) -> None:
     with workshop.open() as registry:
         spec = replace(spec_of(registry, workshop), templates=("{}",))
-        assert retained(registry, spec).whole
+        assert find_retained(registry, spec).whole
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1), unique=True))

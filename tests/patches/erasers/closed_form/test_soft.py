@@ -11,7 +11,7 @@ from support.values.factories import TinyBase, World, tiny_request
 
 from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.catalogue import eraser
-from rasura.patches.erasers.closed_form.least_squares import cut, gram, reduced
+from rasura.patches.erasers.closed_form.least_squares import cut, gram, reduce_rank
 from rasura.patches.erasers.closed_form.rece import Rece, Run
 from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.uce import Uce
@@ -174,7 +174,7 @@ def test_rece_is_a_sequence_of_edits_written_as_one_sum(epochs: int) -> None:
 def test_factors_are_reduced_to_their_rank_without_loss(rank: int) -> None:
     A, Q = factories.normal(1, rank, 96), factories.normal(2, 96, rank)
     twice_A, twice_Q = torch.cat([A, A]), torch.cat([Q, 2 * Q], dim=1)
-    small_A, small_Q = reduced(twice_A, twice_Q, 1e-9)
+    small_A, small_Q = reduce_rank(twice_A, twice_Q, 1e-9)
     assert small_A.shape[0] == min(rank, 96)
     assert relative(small_A @ small_A.T, eye(min(rank, 96))) < 1e-12
     assert relative(small_Q @ small_A, twice_Q @ twice_A) < 1e-12

@@ -22,7 +22,7 @@ from support.models.trainable import (
 )
 from support.values.factories import normal
 
-from rasura.patches.checks.check import Accepted, check, measured_only
+from rasura.patches.checks.check import Accepted, check, find_measured_only
 from rasura.patches.erasers.catalogue import eraser, load_method
 from rasura.patches.erasers.options import encode_options, with_options
 from rasura.patches.erasers.request import EraseRequest
@@ -35,7 +35,7 @@ from rasura.patches.erasers.trained.all_but_one_loss import (
     compute_erase_loss,
     layout_kept,
     make_explicit,
-    viewed,
+    view_latents,
 )
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.erasers.trained.training_loop import derive_seed
@@ -57,7 +57,7 @@ def views(wanted: Wanted, anchor: str = "cat", matching: torch.Tensor | None = N
     scene = scenes(problem(asked(anchor)), 0, own)
     latents = partway(own, scene, 4, steps=2, guidance=3.0, seed=0, progress=silent)
     matching = torch.eye(77)[None] if matching is None else matching
-    return viewed(own, scene, latents, matching, wanted), scene
+    return view_latents(own, scene, latents, matching, wanted), scene
 
 
 # --- (10) Targets before training -------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_a_picture_side_patch_promises_nothing_and_says_so(pictured: Patch) -> N
     assert set(manifest.protected.reads.values()) == {IMAGE}
     assert tensors.protected.shape == (0, 128)
     assert not manifest.separable
-    assert measured_only(pictured) == tuple(sorted(tensors.increments))
+    assert find_measured_only(pictured) == tuple(sorted(tensors.increments))
     assert isinstance(check([Member(pictured)]), Accepted)
     assert Patch.from_files(pictured.files()).patch_id == pictured.patch_id
 

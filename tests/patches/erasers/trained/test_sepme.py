@@ -41,7 +41,7 @@ from rasura.patches.erasers.trained.prompt_null_space import (
     extend_basis,
     others_of,
     room_of,
-    stacked,
+    stack_parts,
 )
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.erasers.trained.sepme_loss import (
@@ -146,7 +146,7 @@ def like_prompts(count: int, width: int = 768, length: int = 77) -> torch.Tensor
 @pytest.mark.parametrize("prompts", [1, 3, 9, 10])
 def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> None:
     E = like_prompts(prompts)
-    basis = extend_basis(make_empty_basis(768), stacked(E.view(-1, 77, E.shape[1]), 768), 0.0)
+    basis = extend_basis(make_empty_basis(768), stack_parts(E.view(-1, 77, E.shape[1]), 768), 0.0)
     S = compute_complement(basis)
     assert S.shape == (capacity(768, 77, prompts), 768)
     assert float((S @ S.T - torch.eye(S.shape[0], dtype=torch.float64)).abs().max()) < 1e-12
@@ -156,12 +156,12 @@ def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> 
 
 
 def test_eleven_whole_prompts_fill_768_dimensions() -> None:
-    assert extend_basis(make_empty_basis(768), stacked(like_prompts(11).view(11, 77, 768), 768), 0.0).rank == 768
+    assert extend_basis(make_empty_basis(768), stack_parts(like_prompts(11).view(11, 77, 768), 768), 0.0).rank == 768
 
 
 def test_stacking_keeps_the_gram_matrix() -> None:
     E = like_prompts(12, 200)
-    found = stacked(E.view(-1, 77, E.shape[1]), 200)
+    found = stack_parts(E.view(-1, 77, E.shape[1]), 200)
     assert found.shape == (200, 200)
     assert relative(found.T @ found, E.T @ E) < 1e-12
 
@@ -239,7 +239,7 @@ def sharp(index: int, *others: int) -> dict[ParamName, LayerFactors]:
     bit instead, and what is then exact is the effect on those rows.
     """
     asked = problem(request(quick(SepMe), *WORDS))
-    rows = stacked([tokens(i) for i in others], 128)
+    rows = stack_parts([tokens(i) for i in others], 128)
     A, _ = detectors(asked.columns[index], extend_basis(asked.basis(), rows, 0.0), 3)
     return {
         name: LayerFactors(A, normal(100 * index + i, w.shape[0], A.shape[0]))

@@ -23,7 +23,7 @@ from rasura.patches.erasers.trained.training_loop import (
     TrainingPlan,
     TrainingTask,
     derive_seed,
-    smoothed,
+    smooth_loss,
     train,
 )
 from rasura.patches.errors import HostWriteError, NotFiniteError
@@ -57,7 +57,7 @@ def watching(values: Callable[[int], float]) -> TrainingTask:
 def test_the_statistic_of_a_constant_is_the_constant(value: float, momentum: float, count: int) -> None:
     mean = None
     for _ in range(count):
-        mean = smoothed(mean, value, momentum)
+        mean = smooth_loss(mean, value, momentum)
     assert mean == pytest.approx(value, rel=1e-12, abs=1e-12)
 
 
@@ -65,7 +65,7 @@ def test_the_statistic_of_a_ramp_has_a_closed_form() -> None:
     """m_n of L_i = a + b·i is a + b·(n − (α/(1−α))·(1 − αⁿ))."""
     mean, a, b, alpha = None, 2.0, -0.25, 0.9
     for n in range(40):
-        mean = smoothed(mean, a + b * n, alpha)
+        mean = smooth_loss(mean, a + b * n, alpha)
         assert mean == pytest.approx(a + b * (n - alpha / (1 - alpha) * (1 - alpha**n)), rel=1e-12)
 
 

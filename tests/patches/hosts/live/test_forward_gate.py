@@ -15,8 +15,8 @@ from rasura.patches.hosts.live.forward_gate import (
     Gate,
     computing_gate,
     gate_of,
-    gated,
     gates_of,
+    put_gate,
     reading,
     turn,
     writing,
@@ -58,7 +58,7 @@ def start(work: Callable[[], object]) -> threading.Thread:
 def test_a_write_waits_for_the_forward_and_the_next_forward_for_the_write() -> None:
     model = Slow()
     seen: list[tuple[float, float]] = []
-    away = gated([model], Gate())
+    away = put_gate([model], Gate())
 
     def serve() -> None:
         seen.extend(model(TICK) for _ in range(20))
@@ -126,7 +126,7 @@ def test_a_waiting_writer_goes_before_new_readers_and_those_inside_may_enter_aga
 
 def test_a_gate_stays_until_its_last_user_has_gone() -> None:
     model, gate = Slow(), Gate()
-    first, second = gated([model], gate), gated([model], Gate())
+    first, second = put_gate([model], gate), put_gate([model], Gate())
     assert gate_of(model) is gate  # the second asked for another one and shares the first
     first()
     first()
@@ -146,8 +146,8 @@ def test_a_gate_stays_until_its_last_user_has_gone() -> None:
 def test_a_writer_of_two_models_does_not_wait_for_a_reader_who_waits_for_him() -> None:
     """Taking one gate after the other, either order would do that: the reader has the first and wants the second."""
     one, two = Slow(), Slow()
-    gated([one], Gate())
-    gated([two], Gate())
+    put_gate([one], Gate())
+    put_gate([two], Gate())
     for models in ([one, two], [two, one]):
         wrote = threading.Event()
 
@@ -166,7 +166,7 @@ def test_a_writer_of_two_models_does_not_wait_for_a_reader_who_waits_for_him() -
 
 def test_who_is_inside_a_gate_never_waits_for_a_lock_whose_holder_may_wait_for_him() -> None:
     model, lock, held = Slow(), threading.RLock(), threading.Event()
-    gated([model], Gate())
+    put_gate([model], Gate())
 
     def move() -> None:
         with turn(lock):
@@ -227,7 +227,7 @@ def test_a_forward_that_raises_leaves_the_gate() -> None:
             raise ValueError(message)
 
     model = Broken()
-    gated([model], Gate())
+    put_gate([model], Gate())
     with pytest.raises(ValueError, match="broken"):
         model()
     with writing([model]):
@@ -236,7 +236,7 @@ def test_a_forward_that_raises_leaves_the_gate() -> None:
 
 def test_a_hook_that_raises_before_the_forward_leaves_the_gate() -> None:
     model, gate = Slow(), Gate()
-    gated([model], gate)
+    put_gate([model], gate)
 
     def refuse(*_: object) -> None:
         message = "refused"
@@ -260,7 +260,7 @@ def test_compiled_modules_are_gated_outside_of_what_is_compiled(way: str) -> Non
     else:
         outer.compile(backend="eager", fullgraph=True)
     gate = Gate()
-    away = gated([outer], gate)
+    away = put_gate([outer], gate)
     assert gate_of(outer) is gate
     assert gate_of(model) is gate
     x = torch.ones(1, 3)
@@ -291,7 +291,7 @@ def test_compiled_modules_are_gated_outside_of_what_is_compiled(way: str) -> Non
 
 def test_a_deep_copy_of_a_gated_module_works() -> None:
     model = Slow()
-    gated([model], Gate())
+    put_gate([model], Gate())
     twin = copy.deepcopy(model)
     assert twin(0) == (0.0, 0.0)
     with writing([twin]):

@@ -13,7 +13,7 @@ from rasura.registry.log.notes.signed_note import (
     VerifyKey,
     parse_note,
     sign_note,
-    verified_by,
+    verify_note,
 )
 
 LOG_SEED = bytes(range(32))
@@ -66,7 +66,7 @@ def test_published_notes_verify(name: str) -> None:
     assert str(key) == vkey
     assert note.text == text
     assert str(note) == f"{text}\n{line}"
-    assert verified_by(note, [key]) == (key,)
+    assert verify_note(note, [key]) == (key,)
 
 
 def test_our_own_checkpoint_is_signed_to_the_byte() -> None:
@@ -80,12 +80,12 @@ def test_our_own_checkpoint_is_signed_to_the_byte() -> None:
 def test_a_witness_that_nobody_asked_about_is_ignored() -> None:
     note = parse_note((SIGNED + WITNESS_LINE).encode())
     assert len(note.signatures) == 2
-    assert verified_by(note, [VerifyKey.parse(LOG_VKEY)]) == (VerifyKey.parse(LOG_VKEY),)
+    assert verify_note(note, [VerifyKey.parse(LOG_VKEY)]) == (VerifyKey.parse(LOG_VKEY),)
 
 
 def test_signing_twice_counts_once() -> None:
     note = parse_note((SIGNED + LOG_LINE).encode())
-    assert len(verified_by(note, [VerifyKey.parse(LOG_VKEY)])) == 1
+    assert len(verify_note(note, [VerifyKey.parse(LOG_VKEY)])) == 1
 
 
 def test_a_bad_signature_by_a_known_key_spoils_the_note() -> None:
@@ -94,13 +94,13 @@ def test_a_bad_signature_by_a_known_key_spoils_the_note() -> None:
     forged = type(signature)(signature.name, signature.key_id, bytes(64))
     note = Note(good.text, (signature, forged))
     with pytest.raises(AuditError, match="does not verify"):
-        verified_by(note, [VerifyKey.parse(LOG_VKEY)])
+        verify_note(note, [VerifyKey.parse(LOG_VKEY)])
 
 
 def test_a_note_by_somebody_else_is_not_verified() -> None:
     other = sign_note(CHECKPOINT, "registry.example/rasura/log1", Ed25519PrivateKey.from_private_bytes(bytes(32)))
     with pytest.raises(AuditError, match="expected a signature by"):
-        verified_by(other, [VerifyKey.parse(LOG_VKEY)])
+        verify_note(other, [VerifyKey.parse(LOG_VKEY)])
 
 
 BAD_NOTES = {

@@ -161,7 +161,7 @@ def test_a_model_that_somebody_moved_or_changed(workshop: Workshop, registry: Re
     with workshop.unchanged(), pytest.raises(ConflictError, match="other patches than the bisection gave it"):
         bisect.judge(registry, "good", ALICE)
     host = workshop.host()
-    name = host_state.touched_by(registry, [workshop.dog])[0]
+    name = host_state.list_touched(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     for work in (lambda: bisect.judge(registry, "good", ALICE), lambda: bisect.reset(registry, ALICE)):
         with pytest.raises(DriftError):
