@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rasura.patches._io.json_fields import show
@@ -185,6 +185,11 @@ class Patches(Opened):
         """The identifiers of all patches; whether their rows are those that the log tells of is not looked at."""
         with self.reading() as session:
             return tuple(PatchId(patch_id) for patch_id in session.scalars(select(PatchRow.patch_id)))
+
+    def count_patches(self) -> int:
+        """How many there are."""
+        with self.reading() as session:
+            return session.scalars(select(func.count()).select_from(PatchRow)).one()
 
     def patch(self, ref: str) -> PatchRecord:
         """The patch with this identifier, abbreviation or concept; see `resolve_patch`.
