@@ -18,11 +18,10 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from rasura.patches.errors import NotFoundError
-from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.format.manifest import MANIFEST_LIMIT, NAMES_SIGN, Manifest
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.types import PatchId
-from rasura.registry._storage.records.records import PatchRecord
+from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.records.records import PatchOutline, PatchRecord
 from rasura.registry.registry import Registry
 
 __all__ = ["Lineage", "find_called", "find_successors"]
@@ -32,7 +31,6 @@ _T = TypeVar("_T")
 FILE: Final = "superseding"
 _PRIVATE: Final = 0o600
 _WAIT_SECONDS: Final = 1.0
-_FEW: Final = 100
 # Canonical JSON has one spelling of each, and no text can contain it: its quotes would be escaped.
 _SUPERSEDES_NOTHING: Final = b'"supersedes":[]'
 _NAMES: Final = b'"names":"'
@@ -65,7 +63,19 @@ class Lineage(AbstractContextManager["Lineage"]):
 
     def successors(self, page: Iterable[PatchRecord]) -> Mapping[PatchId, PatchId]:
         """For each of these patches that another one of its base supersedes: the newest that does and is not itself."""
-        return self._asked(lambda connection: _find(connection, self._registry, page))
+        return self._asked(lambda connection: _find(connection, self._registry, [_outline(record) for record in page]))
+
+    def all_successors(self) -> Mapping[PatchId, PatchId]:
+        """As `successors`, of every patch that is superseded."""
+
+        def find(connection: sqlite3.Connection) -> Mapping[PatchId, PatchId]:
+            pairs = connection.execute("SELECT old, new FROM supersedes ORDER BY old, new").fetchall()
+            outlines = self._registry.outline_patches(sorted({PatchId(each) for pair in pairs for each in pair}))
+            superseded = dict.fromkeys(PatchId(old) for old, _ in pairs)
+            page = [outlines[old] for old in superseded if old in outlines]
+            return _find(connection, self._registry, page, dict(outlines))
+
+        return self._asked(find)
 
     def other_names(self, page: Iterable[PatchRecord]) -> Mapping[PatchId, tuple[str, ...]]:
         """What the concepts of these patches are called besides, as manifests say; of those that have such names."""
@@ -137,8 +147,13 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _find(connection: sqlite3.Connection, registry: Registry, page: Iterable[PatchRecord]) -> Mapping[PatchId, PatchId]:
-    records: dict[PatchId, PatchRecord] = {}
+def _find(
+    connection: sqlite3.Connection,
+    registry: Registry,
+    page: Iterable[PatchOutline],
+    known: dict[PatchId, PatchOutline] | None = None,
+) -> Mapping[PatchId, PatchId]:
+    records = {} if known is None else known
     found = {}
     for record in page:
         heads = _walk(connection, registry, record, records)
@@ -155,31 +170,34 @@ def _catch_up(connection: sqlite3.Connection, registry: Registry) -> None:
     if connection.execute("SELECT count(*) FROM read").fetchone()[0] == registry.count_patches():
         return
     seen = {patch_id for (patch_id,) in connection.execute("SELECT patch FROM read")}
-    new = [patch_id for patch_id in registry.list_patch_ids() if patch_id not in seen]
-    records = registry.patches() if len(new) > _FEW else map(registry.patch, new)
-    for record in records:
-        if record.patch_id in seen:
+    for patch_id in registry.list_patch_ids():
+        if patch_id in seen:
             continue
-        superseded, names = _read(registry, record)
-        pairs = [(old, record.patch_id) for old in superseded]
-        connection.executemany("INSERT OR IGNORE INTO supersedes VALUES (?, ?)", pairs)
+        superseded, names = _read(registry, patch_id)
+        connection.executemany(
+            "INSERT OR IGNORE INTO supersedes VALUES (?, ?)", [(old, patch_id) for old in superseded]
+        )
         if names:
-            connection.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (record.patch_id, NAMES_SIGN.join(names)))
-        connection.execute("INSERT OR IGNORE INTO read VALUES (?)", (record.patch_id,))
+            connection.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (patch_id, NAMES_SIGN.join(names)))
+        connection.execute("INSERT OR IGNORE INTO read VALUES (?)", (patch_id,))
 
 
-def _read(registry: Registry, record: PatchRecord) -> tuple[tuple[PatchId, ...], tuple[str, ...]]:
+def _read(registry: Registry, patch_id: PatchId) -> tuple[tuple[PatchId, ...], tuple[str, ...]]:
     """What a patch supersedes, and what its concept is called besides; most manifests say neither."""
-    data = registry.blobs.read(record.files[MANIFEST], limit=MANIFEST_LIMIT)
+    data = registry.blobs.read(Digest(patch_id), limit=MANIFEST_LIMIT)  # a patch is named by its manifest's digest
     if _SUPERSEDES_NOTHING in data and _NAMES not in data:
         return (), ()
     manifest = Manifest.from_bytes(data)
     return manifest.supersedes, manifest.names
 
 
+def _outline(record: PatchRecord) -> PatchOutline:
+    return PatchOutline(record.patch_id, record.base, record.added_at)
+
+
 def _walk(
-    connection: sqlite3.Connection, registry: Registry, start: PatchRecord, records: dict[PatchId, PatchRecord]
-) -> list[PatchRecord]:
+    connection: sqlite3.Connection, registry: Registry, start: PatchOutline, records: dict[PatchId, PatchOutline]
+) -> list[PatchOutline]:
     """Of all that supersede a patch, directly or by way of others, those that nothing supersedes."""
     found: dict[PatchId, bool] = {}
     ahead = [start.patch_id]
@@ -197,7 +215,7 @@ def _walk(
 
 
 def _later(
-    connection: sqlite3.Connection, registry: Registry, old: PatchId, records: dict[PatchId, PatchRecord]
+    connection: sqlite3.Connection, registry: Registry, old: PatchId, records: dict[PatchId, PatchOutline]
 ) -> list[PatchId]:
     """The patches here that name one as superseded; their records are read once."""
     rows = connection.execute("SELECT new FROM supersedes WHERE old = ? ORDER BY new", (old,)).fetchall()
@@ -205,5 +223,5 @@ def _later(
     for new in found:
         with suppress(NotFoundError):  # removed by hand, which an audit says
             if new not in records:
-                records[new] = registry.patch(new)
+                records[new] = _outline(registry.patch(new))
     return [new for new in found if new in records]
