@@ -65,7 +65,7 @@ def give(path: Path, patch: Patch | None) -> None:
     seen = Glance(host)
     names = seen.kept() if patch is None else list(patch)
     seen.digests(name for name in names if name in seen.kept())  # it is what was last written
-    originals = seen.look(names)
+    originals = seen.examine(names)
     seen.original_digests(names)
     if patch is None:
         seen.write(originals, forget=names)

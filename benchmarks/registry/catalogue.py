@@ -1,9 +1,9 @@
-"""What lists cost beside many patches: a page of `patch list`, `patch show`, a page of `audit log`.
+"""What lists cost beside many patches: a page of `patch list`, `patch show`, a page of `audit log`, `status`.
 
 `python benchmarks/registry/catalogue.py [--patches 1200 12000]` prints a Markdown table: seconds of CPU beyond imports,
-each command in a process of its own that has run it once on a registry with one patch. Every patch has a manifest of
-its own under its own identity, a row, and an entry of the log that tells of it; one in ten supersedes the one before
-it. Nobody reads tensors here, and there are none.
+each command in a process of its own that has run it once on a registry with one patch, and the most memory that it had.
+Every patch has a manifest of its own under its own identity, a row, and an entry of the log that tells of it; one in
+ten supersedes the one before it. Nobody reads tensors here, and there are none.
 """
 
 import argparse
@@ -42,9 +42,10 @@ COMMANDS: Final = (
     ("patch", "list"),
     ("patch", "show", "PATCH"),
     ("audit", "log", "--limit", "50"),
+    ("status",),
 )
 _RUN: Final = """
-import contextlib, io, json, sys, time
+import contextlib, io, json, pathlib, sys, time
 from rasura.cli import main
 def run(words):
     sys.argv = ["rasura", *words]
@@ -54,7 +55,10 @@ small, large = map(json.loads, sys.argv[1:])
 run(small)
 begun = time.process_time()
 run(large)
-print(time.process_time() - begun)
+used = time.process_time() - begun
+lines = pathlib.Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would begin with the parent's
+most = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print(f"{used:.2f} s, {most // 1024} MiB")
 print(*sorted({"torch", "numpy"} & set(sys.modules)))
 """
 
@@ -130,15 +134,15 @@ def _write_rows(folder: Path, registry: Registry, records: list[PatchRecord]) ->
     return Checkpoint(origin, tree.size, tree.root())
 
 
-def measure(words: tuple[str, ...], places: list[tuple[Path, PatchId]]) -> tuple[float, str]:
-    """Seconds of CPU that a command takes beside many patches, after it ran beside one, and what it imported."""
+def measure(words: tuple[str, ...], places: list[tuple[Path, PatchId]]) -> tuple[str, str]:
+    """What a command takes beside many patches, after it ran beside one, and what it imported."""
     typed = [
         json.dumps([patch if word == "PATCH" else word for word in words] + ["--registry", str(folder)])
         for folder, patch in places
     ]
     done = subprocess.run([sys.executable, "-c", _RUN, *typed], check=True, capture_output=True, text=True)
-    seconds, libraries = done.stdout.splitlines()
-    return float(seconds), libraries
+    taken, libraries = done.stdout.splitlines()
+    return taken, libraries
 
 
 def main() -> None:
@@ -150,7 +154,7 @@ def main() -> None:
     print("# Many patches\n")
     print(f"Written by `python benchmarks/registry/catalogue.py --patches {given} > docs/benchmarks/catalogue.md`.\n")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
-    print(f"SQLite {sqlite3.sqlite_version}; seconds of CPU beyond imports.\n")
+    print(f"SQLite {sqlite3.sqlite_version}; seconds of CPU beyond imports, most memory.\n")
     names = ["the first `patch list -n 50`", *(f"`rasura {' '.join(words)}`" for words in COMMANDS), "torch or numpy"]
     print(f"| patches | {' | '.join(names)} |\n|---:|{'---:|' * (len(names) - 1)}---|")
     with tempfile.TemporaryDirectory() as place:
@@ -163,7 +167,7 @@ def main() -> None:
             many = folder, build(folder, count)
             found = [measure(words, [one, many]) for words in (COMMANDS[0], *COMMANDS)]
             libraries = {library for _, library in found} - {""}
-            cells = [f"{seconds:.2f} s" for seconds, _ in found]
+            cells = [taken for taken, _ in found]
             print(f"| {count:,} | {' | '.join(cells)} | {' '.join(sorted(libraries)) or 'neither'} |", flush=True)
 
 

@@ -100,7 +100,7 @@ def format_set(applied: "Mapping[PatchId, Strength]", names: "Mapping[PatchId, s
 
 def name_concepts(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchId, str]":
     """What patches erase, for people; of those that are not here, nothing is known."""
-    known = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()} if patch_ids else {}
+    known = {record.patch_id: ", ".join(record.concepts) for record in registry.patches_of(sorted(patch_ids))}
     return {patch_id: known.get(patch_id, "(not here)") for patch_id in patch_ids}
 
 

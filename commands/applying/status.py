@@ -35,7 +35,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         cast = host.cast_since()
         way_back = "" if cast is None else host.say_way_back(*cast)
         names = {p: ", ".join(registry.patch(p).concepts) for p in report.applied}
-        uncounted = [p for p in find_uncounted(registry) if p in report.applied]
+        uncounted = list(find_uncounted(registry, report.applied))
     data = {
         "location": report.location,
         "applied": {p: str(s) for p, s in report.applied.items()},

@@ -7,12 +7,11 @@ import click
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, line, many, short, table, verdict
 from rasura.commands._shared.progress import progress
-from rasura.commands._shared.views import format_place, format_set
+from rasura.commands._shared.views import format_place, format_set, name_concepts
 from rasura.commands.proving.case_views import format_clock
 from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
     from rasura.registry.standing.standing import Placed, Standing
 
 _LOOK = click.option("--look", is_flag=True, help="Hash what is on every model, and compare.")
@@ -66,7 +65,7 @@ def list_hosts(registry_at: str | None, *, look: bool) -> Result:
 
     with open_registry(registry_at) as registry, progress() as tell:
         placed = find_placed(registry, look=look, progress=tell)
-        names = _names(registry)
+        names = name_concepts(registry, {patch_id for each in placed for patch_id in each.applied})
     drifted = any(each.sight == "changed" for each in placed)
     data = {"hosts": [_placed_data(each) for each in placed]}
 
@@ -102,7 +101,7 @@ def _counted(found: "Standing") -> str:
         (len(found.retired), "retired"),
     )
     said = ", ".join(f"{count} {what}" for count, what in counts if count)
-    return f"{len(found.patches)}" + (f" ({said})" if said else "")
+    return f"{found.registered}" + (f" ({said})" if said else "")
 
 
 def _where(found: "Standing", name: str) -> str:
@@ -166,10 +165,6 @@ def _sign_anew(patch: str, key: str) -> str:
     return f"rasura patch sign {patch} --key {key}" if key else f"rasura key new NAME, rasura patch sign {patch}"
 
 
-def _names(registry: "Registry") -> "dict[Any, str]":
-    return {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
-
-
 def _standing_data(found: "Standing") -> dict[str, Any]:
     return {
         "location": found.location,
@@ -177,7 +172,7 @@ def _standing_data(found: "Standing") -> dict[str, Any]:
         "bases": [{"name": base.name, "digest": base.digest} for base in found.bases],
         "keys": list(found.keys),
         "patches": {
-            "registered": len(found.patches),
+            "registered": found.registered,
             "in_force": sorted(found.in_force),
             "superseded": dict(found.superseded),
             "retired": sorted(found.retired),

@@ -238,7 +238,7 @@ class Host(Reading, Protocol):
         """As `lent`, for whoever only writes them back: a host that has bytes gives bytes."""
         return self.lent(names)
 
-    def look(self, names: Iterable[ParamName]) -> tuple[Mapping[ParamName, Storable], Mapping[ParamName, Digest]]:
+    def examine(self, names: Iterable[ParamName]) -> tuple[Mapping[ParamName, Storable], Mapping[ParamName, Digest]]:
         """As `untouched`, with the SHA-256 of those values that were hashed on the way."""
         return self.untouched(names), {}
 

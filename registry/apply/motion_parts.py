@@ -96,7 +96,7 @@ class Originals:
         names = list(touched)
         coded = side_branches.find_quantised(seen.host, names)
         plain = [name for name in names if name not in coded]
-        return cls(seen.look(plain), seen.original_digests(plain), coded)
+        return cls(seen.examine(plain), seen.original_digests(plain), coded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

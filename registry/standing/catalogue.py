@@ -11,7 +11,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 from rasura.registry.standing.recent import find_ticket
-from rasura.registry.standing.successors import find_other_names, find_successors
+from rasura.registry.standing.successors import Lineage
 
 __all__ = ["Listed", "PatchFilter", "list_patches"]
 
@@ -83,22 +83,23 @@ def list_patches(
     names = {base.digest: base.name for base in registry.bases()}
     retired, places = registry.retired_patches(), _find_places(registry)
     found: list[Listed] = []
-    for page in _read_pages(registry, which, limit, before):
-        called = find_other_names(registry, page)
-        newer, told = find_successors(registry, page), registry.first_entries([r.patch_id for r in page], _MADE)
-        for record in page:
-            listed = Listed(
-                record,
-                names.get(record.base, record.base),
-                tuple(places.get(record.patch_id, ())),
-                newer.get(record.patch_id),
-                find_ticket(told[record.patch_id]) if record.patch_id in told else "",
-                called.get(record.patch_id, ()),
-            )
-            if (record.patch_id in retired) == which.retired and _fits(listed, which):
-                found.append(listed)
-        if limit is not None and len(found) > limit:
-            return tuple(reversed(found[:limit])), True
+    with Lineage(registry) as lineage:
+        for page in _read_pages(registry, which, limit, before):
+            called, newer = lineage.other_names(page), lineage.successors(page)
+            told = registry.first_entries([record.patch_id for record in page], _MADE)
+            for record in page:
+                listed = Listed(
+                    record,
+                    names.get(record.base, record.base),
+                    tuple(places.get(record.patch_id, ())),
+                    newer.get(record.patch_id),
+                    find_ticket(told[record.patch_id]) if record.patch_id in told else "",
+                    called.get(record.patch_id, ()),
+                )
+                if (record.patch_id in retired) == which.retired and _fits(listed, which):
+                    found.append(listed)
+            if limit is not None and len(found) > limit:
+                return tuple(reversed(found[:limit])), True
     return tuple(reversed(found)), False
 
 

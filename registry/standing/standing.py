@@ -24,7 +24,7 @@ from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bisection import bisect_state
 from rasura.registry.stacks.bisection.bisect_state import Bisection
-from rasura.registry.stacks.versions import Versions
+from rasura.registry.standing.successors import Lineage
 from rasura.registry.trust.keys.revocation import find_uncounted
 from rasura.registry.trust.roles.roles import name_resigner
 
@@ -72,7 +72,8 @@ class Standing:
         last: the newest of them.
         bases: every base.
         keys: names of the trusted keys whose private halves are here.
-        patches: every patch by its identifier.
+        registered: how many patches there are.
+        patches: those of them that are in force, in a stack, or signed by no key that counts, by identifier.
         superseded: patches to the newest one that supersedes them.
         retired: patches that are retired.
         placed: models, those with something in force first.
@@ -89,6 +90,7 @@ class Standing:
     last: EntryRecord
     bases: tuple[BaseSummary, ...]
     keys: tuple[str, ...]
+    registered: int
     patches: Mapping[PatchId, PatchRecord]
     superseded: Mapping[PatchId, PatchId]
     retired: frozenset[PatchId]
@@ -114,13 +116,12 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         progress: told which model is looked at.
     """
     entry = registry.entries(limit=1)[0]
-    patches = {record.patch_id: record for record in registry.patches()}
-    superseded: dict[PatchId, PatchId] = {}
-    for base in {record.base for record in patches.values()}:
-        versions = Versions.of(registry, base)
-        newest = {patch_id: versions.newest(patch_id) for patch_id in versions.records}
-        superseded |= {old: new for old, new in newest.items() if old != new}
+    placed, stacks = find_placed(registry, look=look, progress=progress), registry.stacks()
     uncounted = find_uncounted(registry)
+    named = {*uncounted, *(p for each in placed for p in each.applied), *(p for each in stacks for p in each.patches)}
+    patches = {record.patch_id: record for record in registry.patches_of(sorted(named))}
+    with Lineage(registry) as lineage:
+        superseded = lineage.all_successors()
     return Standing(
         location=str(registry.location),
         origin=registry.origin,
@@ -128,11 +129,12 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         last=entry,
         bases=registry.bases(),
         keys=tuple(key.name for key in registry.keys() if key.owned and key.trusted and key.revoked_at is None),
+        registered=registry.count_patches(),
         patches=patches,
         superseded=superseded,
         retired=registry.retired_patches(),
-        placed=find_placed(registry, look=look, progress=progress),
-        stacks=registry.stacks(),
+        placed=placed,
+        stacks=stacks,
         unfinished=registry.unfinished(),
         bisection=_bisection(registry),
         uncounted=uncounted,

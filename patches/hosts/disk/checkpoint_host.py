@@ -193,7 +193,7 @@ class CheckpointHost(Host):
         with self._reading() as files:
             return read_values(self._layout, self.location, names, self._state.kept(), files)
 
-    def look(self, names: Iterable[ParamName]) -> tuple[dict[ParamName, RawValue], dict[ParamName, Digest]]:
+    def examine(self, names: Iterable[ParamName]) -> tuple[dict[ParamName, RawValue], dict[ParamName, Digest]]:
         """As `untouched`, hashed while they are read. The next write keeps what was seen, if it is still there."""
         with self._reading() as files:
             kept = self._state.kept()

@@ -130,7 +130,7 @@ def compose_values(
     # What a value is made of decides it to the bit, so that equal makings are equal values.
     known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
     fresh = compose_digested(originals, [layer for name, layer in layers.items() if name not in known])
-    for name, (value, digest) in fresh.items():
-        known[name] = Value(value, digest)
+    for name, (tensor, digest) in fresh.items():
+        known[name] = Value(tensor, digest)
         memory.put(name, known[name], made_of[name])
     return known

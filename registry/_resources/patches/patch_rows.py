@@ -1,7 +1,7 @@
 """Rows of patches: added, found by what people type, and read, in a transaction that somebody else began."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Select, select
@@ -10,19 +10,40 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.format.file_names import SIGNATURE
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry._storage.database.lookup import expand_id
-from rasura.registry._storage.database.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
+from rasura.registry._storage.database.lookup import begins, expand_id
+from rasura.registry._storage.database.tables import (
+    BasisRow,
+    ConceptRow,
+    FileRow,
+    KeyRow,
+    PatchRow,
+    RetainSetRow,
+    SignatureRow,
+)
 from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
-from rasura.registry._storage.records.records import PatchRecord
+from rasura.registry._storage.records.records import PatchOutline, PatchRecord
 from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.entries.stored_entries import every as every_entry
 from rasura.registry.log.told.checks import check_absent, check_told
 
-__all__ = ["every", "find_beginning", "find_named", "find_retired", "insert", "load", "read_page", "resolve"]
+__all__ = [
+    "every",
+    "find_beginning",
+    "find_named",
+    "find_not_signed_by",
+    "find_retired",
+    "insert",
+    "load",
+    "load_some",
+    "outline_some",
+    "read_page",
+    "resolve",
+]
 
 _HINT = "rasura patch list"
+_AT_ONCE = 500
 
 _Row = TypeVar("_Row", ConceptRow, FileRow)
 
@@ -85,7 +106,7 @@ def _spell(concept: str) -> str:
 
 def find_beginning(session: Session, digits: str) -> list[PatchId]:
     """Patches whose identifiers begin with these hexadecimal digits."""
-    query = select(PatchRow.patch_id).where(PatchRow.patch_id.startswith(digits.lower())).order_by(PatchRow.patch_id)
+    query = select(PatchRow.patch_id).where(begins(PatchRow.patch_id, digits.lower())).order_by(PatchRow.patch_id)
     return [PatchId(patch_id) for patch_id in session.scalars(query)]
 
 
@@ -105,6 +126,32 @@ def load(session: Session, ref: str) -> PatchRecord:
         NotFoundError, AmbiguousIdError: no such patch, or several.
     """
     return _records(session, select(PatchRow).where(PatchRow.patch_id == resolve(session, ref)))[0]
+
+
+def load_some(session: Session, patch_ids: Sequence[PatchId]) -> tuple[PatchRecord, ...]:
+    """Those of these patches that are here, the oldest first."""
+    found: list[PatchRecord] = []
+    for start in range(0, len(patch_ids), _AT_ONCE):
+        found += _records(session, select(PatchRow).where(PatchRow.patch_id.in_(patch_ids[start : start + _AT_ONCE])))
+    return tuple(sorted(found, key=lambda record: (record.added_at, record.patch_id)))
+
+
+def outline_some(session: Session, patch_ids: Sequence[PatchId]) -> dict[PatchId, PatchOutline]:
+    """Of those of these patches that are here: when they came, and of which base they are."""
+    found: dict[PatchId, PatchOutline] = {}
+    for start in range(0, len(patch_ids), _AT_ONCE):
+        query = select(PatchRow.patch_id, PatchRow.base, PatchRow.added_at)
+        rows = session.execute(query.where(PatchRow.patch_id.in_(patch_ids[start : start + _AT_ONCE])))
+        found |= {PatchId(each): PatchOutline(PatchId(each), Digest(base), added_at) for each, base, added_at in rows}
+    return found
+
+
+def find_not_signed_by(session: Session, keys: Collection[KeyId]) -> tuple[PatchRecord, ...]:
+    """Signed patches that none of these keys has signed, the oldest first."""
+    signed = select(SignatureRow.patch_id).where(SignatureRow.key_id.in_(keys))
+    query = select(PatchRow).where(PatchRow.key_id.is_not(None), PatchRow.key_id.not_in(keys))
+    query = query.where(PatchRow.patch_id.not_in(signed))
+    return _records(session, query.order_by(PatchRow.added_at, PatchRow.patch_id))
 
 
 def every(session: Session, *, concept: str | None = None, base: Digest | None = None) -> tuple[PatchRecord, ...]:

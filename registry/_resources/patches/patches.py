@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rasura.patches._io.json_fields import show
@@ -19,9 +19,12 @@ from rasura.registry._resources.patches.patch_rows import (
     every,
     find_beginning,
     find_named,
+    find_not_signed_by,
     find_retired,
     insert,
     load,
+    load_some,
+    outline_some,
     read_page,
     resolve,
 )
@@ -30,7 +33,7 @@ from rasura.registry._storage.database.lookup import is_abbreviation
 from rasura.registry._storage.database.tables import PatchRow
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.base_records import BasisRecord, RetainSetRecord
-from rasura.registry._storage.records.records import Draft, PatchRecord, SignatureRecord
+from rasura.registry._storage.records.records import Draft, PatchOutline, PatchRecord, SignatureRecord
 from rasura.registry.log.entries.entry import RowChange
 
 __all__ = ["NewPatch", "Patches"]
@@ -185,6 +188,26 @@ class Patches(Opened):
         """The identifiers of all patches; whether their rows are those that the log tells of is not looked at."""
         with self.reading() as session:
             return tuple(PatchId(patch_id) for patch_id in session.scalars(select(PatchRow.patch_id)))
+
+    def patches_of(self, patch_ids: Sequence[PatchId]) -> tuple[PatchRecord, ...]:
+        """Those of these patches that are here, the oldest first."""
+        with self.reading() as session:
+            return load_some(session, patch_ids)
+
+    def outline_patches(self, patch_ids: Sequence[PatchId]) -> dict[PatchId, PatchOutline]:
+        """Of those of these patches that are here the little that lists compare; not held to what the log tells."""
+        with self.reading() as session:
+            return outline_some(session, patch_ids)
+
+    def patches_not_signed_by(self, keys: Collection[KeyId]) -> tuple[PatchRecord, ...]:
+        """Signed patches that none of these keys has signed, the oldest first."""
+        with self.reading() as session:
+            return find_not_signed_by(session, keys)
+
+    def count_patches(self) -> int:
+        """How many there are."""
+        with self.reading() as session:
+            return session.scalars(select(func.count()).select_from(PatchRow)).one()
 
     def patch(self, ref: str) -> PatchRecord:
         """The patch with this identifier, abbreviation or concept; see `resolve_patch`.

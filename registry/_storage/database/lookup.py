@@ -5,24 +5,30 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AmbiguousIdError, NotFoundError
 
-__all__ = ["MIN_ABBREVIATION", "expand_id", "is_abbreviation", "require_row", "suggest"]
+__all__ = ["MIN_ABBREVIATION", "begins", "expand_id", "is_abbreviation", "require_row", "suggest"]
 
 MIN_ABBREVIATION: Final = 4
 """Fewest digits of an abbreviation; fewer would soon name several things."""
 
 _SHOWN: Final = 8
+_ABOVE: Final = "g"  # sorts behind every hexadecimal digit
 _HEX: Final = re.compile(rf"[0-9a-f]{{{MIN_ABBREVIATION},64}}")
 
 
 def is_abbreviation(text: str) -> bool:
     """Whether this may stand for an identifier: 4 to 64 hexadecimal digits, in either case."""
     return _HEX.fullmatch(text.lower()) is not None
+
+
+def begins(column: InstrumentedAttribute[str], digits: str) -> ColumnElement[bool]:
+    """Whether an identifier begins with these digits; as a range, which an index answers and LIKE does not."""
+    return (column >= digits) & (column < digits + _ABOVE)
 
 
 def suggest(typed: str, names: Iterable[str]) -> str:
@@ -56,7 +62,7 @@ def expand_id(
             f"got {show(prefix)}{suggest(prefix, known)}",
             hint=hint,
         )
-    query = select(column).where(column.startswith(digits)).order_by(column).limit(_SHOWN + 1)
+    query = select(column).where(begins(column, digits)).order_by(column).limit(_SHOWN + 1)
     candidates = list(session.scalars(query))
     if not candidates:
         raise NotFoundError(f"{noun}: expected one that begins with {digits}, got none", hint=hint)

@@ -29,6 +29,7 @@ __all__ = [
     "HostRecord",
     "KeyRecord",
     "Outcome",
+    "PatchOutline",
     "PatchRecord",
     "SignatureRecord",
 ]
@@ -99,6 +100,15 @@ class PatchRecord:
         check_time("added_at", self.added_at)
         check_text("source", self.source, empty=True)
         object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOutline:
+    """The little of a patch that is needed to say which of several came last."""
+
+    patch_id: PatchId
+    base: Digest
+    added_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,11 @@ class Glance:
             self._before |= self.host.original_digests(missing)
         return {**self.digests([n for n in wanted if n not in self.kept()]), **{n: self._before[n] for n in kept}}
 
-    def look(self, names: Iterable[ParamName]) -> dict[ParamName, Storable]:
+    def examine(self, names: Iterable[ParamName]) -> dict[ParamName, Storable]:
         """See `Host`; every parameter is read once, and hashed then where the host does that."""
         wanted = list(names)
         if missing := [name for name in wanted if name not in self._values]:
-            values, digests = self.host.look(missing)
+            values, digests = self.host.examine(missing)
             self._values |= values
             kept = self.kept()
             self._before |= {name: digest for name, digest in digests.items() if name in kept}

@@ -6,7 +6,7 @@ until somebody takes it out, and keeps nobody from moving other patches of the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -91,15 +91,20 @@ def find_reasons(registry: Registry) -> dict[KeyId, str]:
     return {KeyId(str(entry.details[_KEY])): entry.reason for entry in told if entry.reason and _KEY in entry.details}
 
 
-def find_uncounted(registry: Registry) -> dict[PatchId, KeyRecord]:
-    """Patches that no key which counts here has signed any more, and the key that did so first."""
+def find_uncounted(registry: Registry, among: Collection[PatchId] | None = None) -> dict[PatchId, KeyRecord]:
+    """Patches that no key which counts here has signed any more, and the key that did so first.
+
+    Args:
+        registry: where.
+        among: of these patches; None: of all.
+    """
     keys = {key.key_id: key for key in registry.keys()}
-    good = {key_id for key_id, key in keys.items() if _counts(key)}
-    signed = _signers(registry)
+    good = [key_id for key_id, key in keys.items() if _counts(key)]
+    found = registry.patches_not_signed_by(good)
     return {
         patch.patch_id: keys[patch.key_id]
-        for patch in registry.patches()
-        if patch.key_id is not None and not signed[patch.patch_id] & good
+        for patch in found
+        if patch.key_id is not None and (among is None or patch.patch_id in among)
     }
 
 

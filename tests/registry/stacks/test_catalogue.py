@@ -14,7 +14,7 @@ from rasura.patches.types import PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.standing.catalogue import Listed, PatchFilter, list_patches
-from rasura.registry.standing.successors import find_successors
+from rasura.registry.standing.successors import Lineage, find_successors
 
 COUNT = 23
 
@@ -83,9 +83,13 @@ def test_what_supersedes_what_is_what_the_manifests_say(crowd: tuple[Place, list
     with crowd[0].open() as registry:
         for _ in range(2):  # found out, then remembered
             assert dict(find_successors(registry, registry.patches())) == expected(registry)
+            with Lineage(registry) as lineage:
+                assert dict(lineage.all_successors()) == expected(registry)
         first = registry.patches()[0]
         new = with_manifest(registry, "later", first.patch_id, base_digest=first.base, age=99)
         assert find_successors(registry, [first])[first.patch_id] == new
+        with Lineage(registry) as lineage:
+            assert dict(lineage.all_successors()) == expected(registry)
         assert dict(find_successors(registry, registry.patches())) == expected(registry)
 
 

@@ -391,7 +391,12 @@ def test_all_that_is_kept_of_a_weight_file_is_one_file(model: Path, monkeypatch:
     """Each file more is waited for twice: until it is durable, and until it is gone."""
     synced: list[int] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor))[1])
+
+    def counted(descriptor: int) -> None:
+        synced.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
     counts: list[tuple[int, int]] = []
     weights = [name for name, info in CheckpointHost.open(model).parameters().items() if len(info.shape) == 2]
     weights = [name for name in weights if name.startswith("unet.")]

@@ -75,6 +75,8 @@ def test_what_a_revocation_touches_is_said_before(two: Two) -> None:
     assert revocation.revoke(two.registry, "alice", REVOKE) is None
     assert revocation.find_reason(two.registry, reach.key.key_id) == "lost her laptop"
     assert list(revocation.find_uncounted(two.registry)) == [two.alices]
+    assert list(revocation.find_uncounted(two.registry, [two.alices])) == [two.alices]
+    assert revocation.find_uncounted(two.registry, []) == {}
     entry = two.registry.entries(limit=1)[0]
     assert (entry.action, entry.patches, entry.reason) == ("key.revoke", (two.alices,), "lost her laptop")
     assert entry.details == {"key": reach.key.key_id, "signed": 1, "in_force": 1}
