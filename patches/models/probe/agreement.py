@@ -45,6 +45,7 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "HunyuanVideo": ("HunyuanVideoTransformer3DModel",),
     "Cosmos": ("CosmosTransformer3DModel",),
     "Lumina 2": ("Lumina2Transformer2DModel",),
+    "Qwen-Image 2.1": ("QwenImage21Transformer2DModel",),
     "ERNIE-Image": ("ErnieImageTransformer2DModel",),
     "Kolors": (_IMAGES,),
 }

@@ -53,6 +53,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "HunyuanVideo": FamilyFacts(""),
     "Cosmos": FamilyFacts("", diffusers=False),
     "Lumina 2": FamilyFacts("lumina-2"),
+    "Qwen-Image 2.1": FamilyFacts("qwen-image"),
     "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
 }

@@ -120,7 +120,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "PRXTransformer2DModel": _TRACED,
     "PixArtTransformer2DModel": "PixArt",
     "PriorTransformer": _NOT_RUN,
-    "QwenImage21Transformer2DModel": _TRACED,
+    "QwenImage21Transformer2DModel": "Qwen-Image 2.1",
     "QwenImageTransformer2DModel": "Qwen-Image",
     "SD3Transformer2DModel": "SD3",
     "SanaTransformer2DModel": "Sana",
