@@ -106,7 +106,8 @@ def print_probe(released: Released, folder: Path) -> None:
     ran = type_in(["probe", "model", "--json"], folder)
     found = json.loads(ran.out)["data"]
     read = [layer for layer in found["layers"] if layer["reads"] in {"text", "normed", "projected"}]
-    entrances = ", ".join(f"`{layer['pattern'].split('*.')[-1].removeprefix('transformer.')}`" for layer in read)
+    names = [layer["pattern"].split("*.")[-1].removeprefix("transformer.").removeprefix("unet.") for layer in read]
+    entrances = ", ".join(dict.fromkeys(f"`{name}`" for name in names))
     kinds = ", ".join(dict.fromkeys(layer["reads"] for layer in read))
     width = max(layer["width"] for layer in read)
     print(f"| {released.name} | {size / 1e9:.1f} | {ran.cells()} | {entrances} | {kinds} | {width} |", flush=True)

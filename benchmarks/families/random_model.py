@@ -42,7 +42,7 @@ def configure(released: Released, folder: Path) -> Any:
     """Write the denoiser's configuration; the denoiser itself is returned without weights."""
     with torch.device("meta"):
         module = getattr(diffusers, released.kind)(**released.options)
-    module.save_config(folder / "transformer")
+    module.save_config(folder / ("unet" if "UNet" in released.kind else "transformer"))
     return module
 
 

@@ -39,6 +39,21 @@ class Released:
 _WAN: Final = "diffusers' convert_wan_to_diffusers.py"
 _FLUX2: Final = "diffusers' convert_flux2_to_diffusers.py"
 _KLEIN: Final[Mapping[str, Any]] = {"guidance_embeds": False}
+_KOLORS: Final[Mapping[str, Any]] = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "encoder_hid_dim": 4096,
+    "encoder_hid_dim_type": "text_proj",
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 5632,
+    "sample_size": 128,
+}
 
 WHOLE: Final = (
     Released("Sana 1.6B", "SanaTransformer2DModel", encoder="Gemma2", layers=("text", "kv")),
@@ -87,5 +102,8 @@ CONFIGURED: Final = (
         {"num_attention_heads": 16, "rope_scale": (1.0, 4.0, 4.0), "extra_pos_embed_type": None},
         "diffusers' convert_cosmos_to_diffusers.py",
     ),
+    Released("Qwen-Image 2.1", "QwenImage21Transformer2DModel"),
+    Released("ERNIE-Image", "ErnieImageTransformer2DModel"),
+    Released("Kolors", "UNet2DConditionModel", _KOLORS, "its config.json"),
 )
 """Probed from their configuration; no weight of them exists here."""

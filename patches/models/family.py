@@ -18,6 +18,10 @@ States = Literal["last", "penultimate"]
 """Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
 
 
+_OF_PROCESSORS: Final = frozenset({"QwenImage21Pipeline"})
+"""Pipelines whose tokenizer lies in a processor of text and pictures."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """One of a pipeline's text encoders."""
@@ -43,8 +47,8 @@ class Encoder:
 
     @property
     def tokenizer(self) -> str:
-        """The tokenizer beside it."""
-        return self.component.replace("text_encoder", "tokenizer")
+        """The tokenizer beside it, or what holds it."""
+        return "processor" if self.pipeline in _OF_PROCESSORS else self.component.replace("text_encoder", "tokenizer")
 
 
 @dataclass(frozen=True, slots=True)

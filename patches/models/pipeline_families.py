@@ -55,6 +55,7 @@ _GLM_OF_COGVIEW4: Final = _pipeline("CogView4", 4096, 1024, alone=True)
 _LLAMA_OF_HUNYUAN: Final = _pipeline("HunyuanVideo", 4096, 256)
 _T5_OF_COSMOS: Final = _pipeline("Cosmos2TextToImage", 1024, 512, causal=False)
 _GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=False)
+_QWEN_OF_QWEN_IMAGE_21: Final = _pipeline("QwenImage21", 4096, 1024, alone=True)
 _MINISTRAL_OF_ERNIE: Final = _pipeline("ErnieImage", 2560, 512, alone=True)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
 _COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
@@ -191,6 +192,16 @@ PIPELINE_FAMILIES: Final = (
         (Reader(f"{_LUMINA_TEXT}.1.weight", "normed", (f"{_LUMINA_TEXT}.0",)),),
         has=(f"{_LUMINA_TEXT}.1.weight", "transformer.context_refiner.*"),
         sequence=((_GEMMA_OF_LUMINA,),),
+    ),
+    Family(
+        "Qwen-Image 2.1",
+        (_QWEN_OF_QWEN_IMAGE_21,),
+        (
+            Reader("transformer.txt_in.in_layer.weight", "normed", ("transformer.txt_in.text_norm",)),
+            Reader("transformer.txt_in.out_layer.weight", "projected"),
+        ),
+        has=("transformer.txt_in.in_layer.weight", "transformer.txt_in.text_norm.weight", "transformer.img_in.weight"),
+        sequence=((_QWEN_OF_QWEN_IMAGE_21,),),
     ),
     Family(
         "ERNIE-Image",

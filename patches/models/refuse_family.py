@@ -27,10 +27,11 @@ _OF_TEXT: Final = frozenset({"text", "normed", "projected"})
 _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 
 _KNOWN_OTHERS: Final[Mapping[str, str]] = {
-    "transformer.caption_projection.*.linear.weight": "HiDream's: each block has a map of its own "
-    "(caption_projection.N) for another layer's states of two encoders, so that no one detector sees what all read",
+    "transformer.caption_projection.*.linear.weight": "HiDream's: each block reads another layer of Llama by a map "
+    "of its own (caption_projection.N), and the last map T5, so that there are as many spaces as maps and no one "
+    "detector sees what all read; two CLIPs' pooled text enters beside them. No patch is computed there",
     PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders than Kolors' ChatGLM give, as "
-    "in DeepFloyd IF and Kandinsky",
+    "in DeepFloyd IF and Kandinsky: what it reads is not known",
 }
 """Models that are looked at and not erased in: what is seen of them."""
 
@@ -67,9 +68,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         )
     for pattern, seen in _KNOWN_OTHERS.items():
         if any(find_matching(infos, pattern)):
-            raise UnsupportedHostError(
-                f"expected {sought}, got {seen}: what it reads is not known", hint="rasura probe MODEL"
-            )
+            raise UnsupportedHostError(f"expected {sought}, got {seen}", hint="rasura probe MODEL")
     if any(name.startswith("transformer.") for name in names):
         raise UnsupportedHostError(
             f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "

@@ -68,7 +68,7 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
 def _check_live(host: Host, stack: Sequence[Member]) -> None:
     parts, family = host.pipeline_parts(), find_family(host.parameters())
     kinds = encoders_of(family)
-    tokenizers = [parts.get(kind.tokenizer) for kind in kinds]
+    tokenizers = [_unwrap(parts.get(kind.tokenizer)) for kind in kinds]
     if any(tokenizer is None for tokenizer in tokenizers):
         return
     seen = tuple((id(tokenizer), len(cast("Sized", tokenizer))) for tokenizer in tokenizers)
@@ -86,6 +86,11 @@ def _check_live(host: Host, stack: Sequence[Member]) -> None:
     found = digest_of(canonical_json.dumps(tokenizer_state(towers)))
     _LIVE[tokenizers[0]] = seen, found
     _refuse_other(host.location, stack, found, towers, hint="rasura.attach(pipe)")
+
+
+def _unwrap(part: object) -> object:
+    """A tokenizer; of a processor of text and pictures (FLUX.2's, Qwen-Image 2.1's) the one that lies in it."""
+    return part if hasattr(part, "__len__") else getattr(part, "tokenizer", part)
 
 
 def _refuse_other(where: str, stack: Sequence[Member], found: Digest, towers: Sequence[Tower], *, hint: str) -> None:

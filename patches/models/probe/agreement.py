@@ -45,6 +45,7 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "HunyuanVideo": ("HunyuanVideoTransformer3DModel",),
     "Cosmos": ("CosmosTransformer3DModel",),
     "Lumina 2": ("Lumina2Transformer2DModel",),
+    "Qwen-Image 2.1": ("QwenImage21Transformer2DModel",),
     "ERNIE-Image": ("ErnieImageTransformer2DModel",),
     "Kolors": (_IMAGES,),
 }
@@ -166,7 +167,10 @@ def probe_model(folder: Path) -> tuple[Trace, str]:
 def _read_class(place: Path) -> str:
     """The class of a denoiser by its configuration; "" where nothing says it."""
     path = place / "config.json"
-    config = read_config(path) if path.is_file() else None
+    try:
+        config = read_config(path) if path.is_file() else None
+    except ValueError:  # whoever loads the denoiser says so
+        config = None
     return str(config.get("_class_name") or "") if isinstance(config, dict) else ""
 
 

@@ -19,7 +19,7 @@ from rasura.patches.models.family import Encoder, Family
 from rasura.patches.models.library_output import load_diffusers, load_transformers, quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for
-from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower
+from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, TextAlone
 from rasura.patches.models.text_encoders.sentencepiece_file import take_model
 from rasura.patches.models.text_encoders.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
@@ -64,7 +64,7 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
         if not (folder / part).is_dir():
             raise _missing(folder, part, kind)
     if kind.kind == "pipeline":
-        _check_reads_text_alone(folder)
+        _check_reads_text_alone(folder, kind.pipeline)
     tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
@@ -152,8 +152,12 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
     return found
 
 
-def _check_reads_text_alone(folder: Path) -> None:
+def _check_reads_text_alone(folder: Path, known: str) -> None:
     """Refuse a folder whose own pipeline reads prompts beside a picture, as those for editing do.
+
+    Args:
+        folder: the model's.
+        known: the family's pipeline, which is asked with no picture.
 
     Raises:
         UnsupportedHostError: naming the pipeline.
@@ -162,7 +166,7 @@ def _check_reads_text_alone(folder: Path) -> None:
     index = read_config(path) if path.is_file() else None
     named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
     reads = getattr(_find_pipeline(named), "encode_prompt", None)
-    if reads is not None and {"image", "images"} & set(signature(reads).parameters):
+    if named != known and reads is not None and {"image", "images"} & set(signature(reads).parameters):
         raise UnsupportedHostError(
             f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
             "beside a picture: what a word becomes there depends on that",
@@ -187,8 +191,9 @@ def _make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
     parts: dict[str, Any] = dict.fromkeys(name for name, p in list(accepted.items())[1:] if p.default is p.empty)
     if _CHECKER in accepted:  # one that is missing would be loaded
         parts[_CHECKER] = _Unasked()
+    reads = {"processor": TextAlone(tokenizer)} if "processor" in accepted else {"tokenizer": tokenizer}
     with quiet():
-        return found(**(parts | {"tokenizer": tokenizer, "text_encoder": module}))
+        return found(**(parts | reads | {"text_encoder": module}))
 
 
 def _find_pipeline(name: str) -> Any:

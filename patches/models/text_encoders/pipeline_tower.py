@@ -26,7 +26,7 @@ from rasura.patches.models.text_encoders.plain_text import check_plain
 from rasura.patches.models.text_encoders.prompt_rows import align_rows, make_batch, make_mask, stack_rows
 from rasura.patches.models.text_encoders.sentencepiece_file import read_pieces, take_model
 
-__all__ = ["PipelineTower"]
+__all__ = ["PipelineTower", "TextAlone"]
 
 _GIVEN: Final = (
     "max_sequence_length",
@@ -37,6 +37,24 @@ _GIVEN: Final = (
     "prompt_template",
 )
 """What `__call__` hands on to `encode_prompt` and decides what is read."""
+
+
+class TextAlone:
+    """A processor of text and pictures (Qwen3-VL's) without its half for pictures, which asks for torchvision."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """The tokenizer that lies in it."""
+        self.tokenizer = tokenizer
+
+    def __call__(self, text: Sequence[str], **given: Any) -> Any:
+        """As a processor reads text with no picture in it."""
+        return self.tokenizer(list(text), **given)
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> list[list[int]]:
+        """The ids of one conversation, as a list of such."""
+        return [self.tokenizer.apply_chat_template(list(messages), **given)]
+
+
 _DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
 
 

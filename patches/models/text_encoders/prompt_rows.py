@@ -28,7 +28,7 @@ def stack_rows(given: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | Non
         padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - each.shape[0])) for each in states]
         return torch.stack(padded).float().cpu(), mask.float()
     size = states.shape[:2]
-    masks = [each for each in given[1:] if isinstance(each, torch.Tensor) and each.shape == size]
+    masks = [each for each in given[1:] if isinstance(each, torch.Tensor) and each.shape == size and bool(each.any())]
     return states.float().cpu(), masks[0].float().cpu() if masks else None
 
 

@@ -53,6 +53,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "HunyuanVideo": FamilyFacts("", kohya=True),
     "Cosmos": FamilyFacts("", diffusers=False, kohya=True),
     "Lumina 2": FamilyFacts("lumina-2", kohya=True),
+    "Qwen-Image 2.1": FamilyFacts("qwen-image"),
     "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
 }

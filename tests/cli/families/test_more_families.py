@@ -285,6 +285,22 @@ def test_a_pipeline_that_reads_the_prompt_beside_a_picture_is_refused(tmp_path: 
         TextEncoder.pristine(CheckpointHost.open(model))
 
 
+def test_what_a_processor_adds_to_text_changes_nothing(tmp_path: Path) -> None:
+    """Qwen3-VL's marks which tokens are of pictures: none of a prompt alone."""
+    encoder = open_tiny(tiny_of(tmp_path / "model", "Qwen-Image 2.1")).text_encoder
+    ids = torch.arange(1, 8)[None]
+    with torch.no_grad():
+        plain = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+        marked = encoder(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=torch.zeros_like(ids),
+            output_hidden_states=True,
+        )
+    for one, other in zip(plain.hidden_states, marked.hidden_states, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_pipeline_whose_libraries_are_missing_says_which(tmp_path: Path) -> None:
     """Diffusers has something in its place that falls over whoever looks at it; so is Kolors without sentencepiece."""
     model = tiny_of(tmp_path / "model", "Chroma")

@@ -200,7 +200,7 @@ def _ip_adapter(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
     """The weights of a small one, as its files hold them."""
     wide, seen = int(unet.config.cross_attention_dim), 16
     layers = [name for name in unet.attn_processors if ".attn2." in name]
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for i, name in enumerate(layers):
         rows = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
         found |= {f"{2 * i + 1}.to_{role}_ip.weight": torch.randn(rows, wide) * 0.1 for role in "kv"}

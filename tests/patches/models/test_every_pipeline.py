@@ -120,7 +120,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "PRXTransformer2DModel": _TRACED,
     "PixArtTransformer2DModel": "PixArt",
     "PriorTransformer": _NOT_RUN,
-    "QwenImage21Transformer2DModel": _TRACED,
+    "QwenImage21Transformer2DModel": "Qwen-Image 2.1",
     "QwenImageTransformer2DModel": "Qwen-Image",
     "SD3Transformer2DModel": "SD3",
     "SanaTransformer2DModel": "Sana",
@@ -152,7 +152,7 @@ _GIVEN_BESIDE: Final = {"image", "images", "video", "reference_image", "pose_vid
 def _denoisers() -> Iterator[tuple[str, str]]:
     """Names of the pipelines that draw from a prompt alone, each with the class of a denoiser."""
     for name in dir(diffusers):
-        kind = getattr(diffusers, name, None)  # it lists names that it does not have
+        kind: Any = getattr(diffusers, name, None)  # it lists names that it does not have
         if not name.endswith("Pipeline") or isinstance(kind, DummyObject) or _OTHER_THAN_PICTURES.search(name):
             continue
         if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
@@ -162,7 +162,7 @@ def _denoisers() -> Iterator[tuple[str, str]]:
         if "prompt" not in asked or needed & _GIVEN_BESIDE:
             continue
         for part in _PARTS:
-            if part in (taken := inspect.signature(kind.__init__).parameters):
+            if part in (taken := inspect.signature(kind).parameters):
                 said = taken[part].annotation
                 for found in re.findall(r"\w+", getattr(said, "__name__", "") or ""):
                     yield name, found

@@ -20,6 +20,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.models.base_identity import find_cross_attention
+from rasura.patches.models.probe.probe import probe_live
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 ODD = (
@@ -101,6 +102,22 @@ def test_a_transformer_of_no_family_is_not_told_of_unets() -> None:
             find_cross_attention(infos, layers)
         assert "UNet" not in caught.value.message
         assert caught.value.hint == "rasura probe MODEL"
+
+
+def test_hidream_says_why_nothing_is_erased_in_it() -> None:
+    """The maps are found, each of them linear in another layer's states; a patch is of one space."""
+    transformer = diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+        caption_channels=[24, 32], text_emb_dim=16, num_routed_experts=2, axes_dims_rope=(4, 2, 2),
+        max_resolution=(8, 8), llama_layers=[0, 1], force_inference_output=True,
+    )  # fmt: skip
+    infos = TorchHost({"transformer": transformer}, "it").parameters()
+    for layers in ("kv", "text"):
+        with pytest.raises(UnsupportedHostError, match=r"HiDream's: each block reads another layer of Llama") as caught:
+            find_cross_attention(infos, layers)
+        assert caught.value.hint == "rasura probe MODEL"
+    maps = [layer for layer in probe_live(transformer).entrances if "caption_projection" in layer.pattern]
+    assert [(layer.reads, layer.input) for layer in maps] == [("text", "encoder_hidden_states_llama3")]
 
 
 def test_an_sd3_without_its_t5_says_what_is_missing(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ KNOWN: Final[Mapping[str, _Known]] = {
         {},
         refined=True,
     ),
+    "Qwen-Image 2.1": _Known(
+        {
+            "txt_in.in_layer": ("normed", "txt_in.text_norm"),
+            "txt_in.out_layer": ("projected", "txt_in.text_norm", "txt_in.in_layer", "txt_in.act"),
+        },
+        {},
+    ),
     "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
     "Kolors": _Known(
         {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),

@@ -24,6 +24,7 @@ from support.models.tiny_kolors import tiny_kolors
 from support.models.tiny_t5 import t5_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoTokenizer,
     CLIPTextConfig,
     CLIPTextModel,
     Gemma2Config,
@@ -46,6 +47,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from rasura.patches.models.text_encoders.pipeline_tower import TextAlone
+
 __all__ = ["NAMES", "byte_pairs", "draw", "open_tiny", "tiny_of"]
 
 
@@ -60,6 +63,8 @@ def open_tiny(folder: Path) -> Any:
     index = json.loads((folder / "model_index.json").read_text())
     absent: dict[str, Any] = {name: None for name, said in index.items() if said == [None, None]}
     absent |= {"safety_checker": AnswersForNobody()} if index["_class_name"].startswith("Cosmos") else {}
+    if (folder / "processor").is_dir():
+        absent |= {"processor": TextAlone(AutoTokenizer.from_pretrained(folder / "processor"))}
     kind = getattr(diffusers, index["_class_name"])
     pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
     pipeline.set_progress_bar_config(disable=True)
@@ -105,6 +110,8 @@ def _built(name: str) -> Path:
             for parameter in denoiser.parameters() if denoiser is not None else ():  # gates begin at zero
                 parameter.data.normal_(0, 0.2)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    if (processor := getattr(pipeline, "processor", None)) is not None:
+        processor.tokenizer.save_pretrained(folder / "processor")
     return folder
 
 
@@ -392,6 +399,29 @@ def _cosmos() -> Any:
     )  # fmt: skip
 
 
+def _qwen_image_21() -> Any:
+    import diffusers
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'][0]['text'] }}<|im_end|>\n{% endfor %}"
+    tokenizer = byte_pairs("<|image_pad|>", template=turns)
+    text = _qwen3(tokenizer, 64, 2) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1]}}
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    return diffusers.QwenImage21Pipeline(
+        scheduler=_flow(),
+        vae=None,
+        text_encoder=Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision)),
+        processor=TextAlone(tokenizer),  # of a Qwen3VLProcessor, which needs torchvision, the part that reads text
+        transformer=diffusers.QwenImage21Transformer2DModel(
+            in_channels=4, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            context_in_dim=64, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
 def _ernie_image() -> Any:
     import diffusers
     from transformers import Mistral3Config, Mistral3Model
@@ -429,6 +459,7 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
     "Lumina 2": _lumina,
+    "Qwen-Image 2.1": _qwen_image_21,
     "ERNIE-Image": _ernie_image,
     "Kolors": tiny_kolors,
 }
