@@ -14,7 +14,7 @@ from rasura.patches.format.spellings.lora_names import LoraNames, LoraStyle, lis
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.native_modules import find_lora_names
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry.apply.hosts.host_state import touched_by
+from rasura.registry.apply.hosts.host_state import list_touched
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_registered
 from rasura.registry.trust.limits import merge_policies
@@ -90,7 +90,7 @@ def list_files(
 
 def _files_of(registry: Registry, patch_id: PatchId, strength: Strength, style: LoraStyle) -> dict[str, bytes]:
     name, one = name_patch(registry, patch_id), {patch_id: strength}
-    denoisers = list_denoisers(touched_by(registry, [patch_id]))
+    denoisers = list_denoisers(list_touched(registry, [patch_id]))
     if len(denoisers) < len(_NOISES):
         return {f"{name}.safetensors": export_lora(registry, one, style).data}
     return {f"{name}/{_NOISES[each]}.safetensors": export_lora(registry, one, style, each).data for each in denoisers}
