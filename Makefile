@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 QUICK := tests/laws tests/cli/test_contract.py tests/cli/erasing/test_methods.py tests/test_bad_input.py tests/interop \
   tests/patches/_io/test_safetensors_file.py tests/patches/format/signatures/test_model_signature.py \
   tests/patches/format/signatures/test_oms_vectors.py tests/registry/evidence/proofs/test_golden_log.py \
-  tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
+  tests/patches/hosts/disk/journal/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
 .PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema crowded soak fuzz axe

@@ -23,9 +23,9 @@ from typing import Final, Literal, TypeAlias
 from rasura.patches._io.file_lock import locked
 from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.layouts.compvis_layout import find_model
 from rasura.patches.hosts.disk.new_copy import find_dead, is_place, remove_dead
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.types import ParamName
 from rasura.registry._storage.files.durable_files import translated

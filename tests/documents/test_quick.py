@@ -16,7 +16,7 @@ PROMISES: Final = {
     "every eraser, from the command line to the model and back": "tests/cli/erasing/test_methods.py",
     "bad input": "tests/test_bad_input.py",
     "other programs": "tests/interop",
-    "crashes": "tests/patches/hosts/disk/test_rollback_journal.py",
+    "crashes": "tests/patches/hosts/disk/journal/test_rollback_journal.py",
     "the Merkle tree": "tests/registry/log/test_merkle.py",
     "the log as a whole": "tests/registry/log/test_verify.py",
 }

@@ -31,7 +31,7 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signatures.model_signature import read_statement, sign
 from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record, encode_head, read_record
+from rasura.patches.hosts.disk.journal.journal_record import RangeChange, Record, encode_head, read_record
 from rasura.patches.hosts.disk.weight_files import FileIdentity
 from rasura.patches.lists.read_list import read_list
 from rasura.patches.lists.role import TEMPLATES

@@ -25,13 +25,13 @@ from rasura.patches._io.tensor_bytes import (
 )
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.journal.settle_writes import readable, settle
 from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model, say_conversion
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout, TensorLocation
 from rasura.patches.hosts.disk.plan_write import plan_write
 from rasura.patches.hosts.disk.read_values import digest_present, read_digested, read_values
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.saved_again import find_cast, say_way_back
-from rasura.patches.hosts.disk.settle_writes import readable, settle
 from rasura.patches.hosts.disk.state_folder import StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, RawComposed

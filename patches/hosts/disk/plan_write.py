@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 from rasura.patches._io.tensor_bytes import Storable, digest_tensors
 from rasura.patches.errors import DriftError, HostWriteError
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.journal.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.journal.stage_originals import StagedFile, plan_rewritten, sort_into_files
 from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout
 from rasura.patches.hosts.disk.read_values import digest_present
-from rasura.patches.hosts.disk.stage_originals import StagedFile, plan_rewritten, sort_into_files
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.types import SHORT, Digest, ParamName

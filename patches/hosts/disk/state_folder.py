@@ -3,7 +3,7 @@
     <model>/.rasura-host/host.json                       a random identity, for the registry
     <model>/.rasura-host/originals/<sha256>.safetensors  untouched parameters of one weight file, for stock tools, too
     <model>/.rasura-host/staging/                        originals of a write that is under way
-    <model>/.rasura-host/journal[.done]                  see `rasura.patches.hosts.disk.rollback_journal`
+    <model>/.rasura-host/journal[.done]                  see `rasura.patches.hosts.disk.journal.rollback_journal`
 
 Beside a single file `x.safetensors` it is `.x.safetensors.rasura-host`, and the originals are called `<sha256>.kept`:
 programs that look for checkpoints in all folders below theirs would offer them otherwise.

@@ -35,8 +35,8 @@ from rasura.patches.errors import (
     StrengthError,
 )
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.journal_record import RangeChange
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.journal.journal_record import RangeChange
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
@@ -548,7 +548,7 @@ from rasura.patches.format import patch as file
 from rasura.patches.format.signatures import model_signature as signature
 from rasura.patches.format.signatures import signing_key as keys
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 from rasura.registry.apply import operations as deploy
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry

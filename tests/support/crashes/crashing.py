@@ -23,7 +23,7 @@ from typing import Any, Literal
 from support.crashes.powercut import PowerCut
 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 from rasura.patches.types import ParamName
 
 __all__ = ["NAMES", "Attempt", "Nursery", "Outcome", "State", "values"]

@@ -32,8 +32,8 @@ from rasura.patches.errors import (
     UnsupportedHostError,
 )
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.new_copy import copy_model
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.interface import Host, name_parameter
 from rasura.patches.types import ParamName
 

@@ -20,8 +20,9 @@ from torch import nn
 
 from rasura.patches._io import byte_ranges
 from rasura.patches._io.tensor_bytes import digest_tensors
-from rasura.patches.hosts.disk import checkpoint_host, rollback_journal, state_folder
+from rasura.patches.hosts.disk import checkpoint_host, state_folder
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.journal import rollback_journal, stage_originals
 from rasura.patches.hosts.interface import Host
 from rasura.patches.hosts.live import originals, torch_host
 from rasura.patches.hosts.live.torch_host import TorchHost
@@ -29,7 +30,16 @@ from rasura.patches.types import Digest, ParamName
 
 LIVE = [ParamName(f"unet.{number}.weight") for number in range(3)]
 DISK = [ParamName(f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.{key}.weight") for key in ("to_k", "to_v")]
-WRITERS = {torch_host, originals, checkpoint_host, rollback_journal, state_folder, byte_ranges, contextlib}
+WRITERS = {
+    torch_host,
+    originals,
+    checkpoint_host,
+    rollback_journal,
+    stage_originals,
+    state_folder,
+    byte_ranges,
+    contextlib,
+}
 FILES = {str(module.__file__) for module in WRITERS}
 
 

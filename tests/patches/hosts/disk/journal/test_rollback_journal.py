@@ -21,7 +21,7 @@ from support.models.tiny import TinySpec, tiny_model
 from rasura.patches._io.byte_ranges import restore_range
 from rasura.patches.errors import DigestMismatchError, DriftError, HostWriteError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.journal_record import encode_head, read_record
+from rasura.patches.hosts.disk.journal.journal_record import encode_head, read_record
 from rasura.patches.types import Digest, ParamName
 
 STATES: tuple[State, ...] = ("pristine", "doubled", "halved")

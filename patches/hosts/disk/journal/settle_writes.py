@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rasura.patches.errors import HostError, HostWriteError
-from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.journal.rollback_journal import RollbackJournal
 
 __all__ = ["readable", "settle"]
 

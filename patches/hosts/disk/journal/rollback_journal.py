@@ -37,8 +37,8 @@ from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import RawValue
 from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record, encode_head, read_record, say_damaged
-from rasura.patches.hosts.disk.stage_originals import StagedFile, begin_file, copy_old, place_unstaged
+from rasura.patches.hosts.disk.journal.journal_record import RangeChange, Record, encode_head, read_record, say_damaged
+from rasura.patches.hosts.disk.journal.stage_originals import StagedFile, begin_file, copy_old, place_unstaged
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.types import Digest

@@ -13,7 +13,7 @@ from pathlib import Path
 from rasura.patches._io.byte_ranges import NewFiles, copy_known, copy_range, write_range
 from rasura.patches._io.tensor_bytes import DTYPES, RawValue
 from rasura.patches.errors import DriftError
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.journal.journal_record import RangeChange, Record
 from rasura.patches.hosts.disk.layouts.diffusers_layout import TensorLocation
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, encode_header
 from rasura.patches.hosts.interface import ParameterInfo
