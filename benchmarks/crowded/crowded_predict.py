@@ -21,6 +21,7 @@ import torch
 from crowded_asks import Ask, make_asks
 from crowded_bench import CrowdedBench
 from crowded_stages import SCENARIOS, WAYS, count_tries, keep, kept, make
+from scenarios import Way
 from scipy.stats import mannwhitneyu
 
 from rasura.patches.errors import RasuraError
@@ -45,12 +46,16 @@ def measure_prediction(bench: CrowdedBench) -> None:
             found = old.pop((scenario, way.label), None)
             if found is None:
                 try:
-                    patches = make(bench, way, concepts).patches
-                except RasuraError:  # the table of methods says which
+                    found = _row(bench, scenario, way, concepts, asks)
+                except RasuraError:  # of the method, or of the sum of what it made: the table of methods says which
                     continue
-                found = {"scenario": scenario, "way": way.label, "pictures": _pictures(bench, patches, asks)}
             rows.append(found)
             keep("prediction", [*rows, *old.values()])
+
+
+def _row(bench: CrowdedBench, scenario: str, way: Way, concepts: Sequence[str], asks: Sequence[Ask]) -> dict[str, Any]:
+    patches = make(bench, way, concepts).patches
+    return {"scenario": scenario, "way": way.label, "pictures": _pictures(bench, patches, asks)}
 
 
 def _pictures(bench: CrowdedBench, patches: Sequence[Patch], asks: Sequence[Ask]) -> list[list[Any]]:

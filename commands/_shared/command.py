@@ -207,8 +207,14 @@ def retype(**changed: Sequence[str]) -> str:
 
 
 def _complete(hint: str, context: click.Context) -> str:
-    """A hint that is an option of this command, as the whole command: what was typed, and that option."""
+    """A hint that is an option of this command, as the whole command: what was typed, and that option.
+
+    What is an option of most commands is an argument of some, as the model of `probe` and `base add`.
+    """
     option, _, value = hint.partition(" ")
+    given = next((p for p in context.command.params if isinstance(p, click.Argument) and f"--{p.name}" == option), None)
+    if given is not None and len(words := shlex.split(value)) == 1:
+        return retype(**{str(given.name): words, "as_json": ()})
     found = next((p for p in context.command.params if isinstance(p, click.Option) and option in p.opts), None)
     if found is None or found.is_flag != (not value):
         return hint

@@ -166,7 +166,8 @@ def _catch_up(connection: sqlite3.Connection, registry: Registry) -> None:
     """Read the manifests of patches that came since."""
     for statement in _SCHEMA:
         connection.execute(statement)
-    # Neither ever loses one, so that as many are the same; what somebody took out by hand, an audit says.
+    # Neither ever loses one (a database that was put back to an older state is refused when it is opened), so that as
+    # many are the same. What somebody took out by hand, an audit says.
     if connection.execute("SELECT count(*) FROM read").fetchone()[0] == registry.count_patches():
         return
     seen = {patch_id for (patch_id,) in connection.execute("SELECT patch FROM read")}

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -274,6 +275,18 @@ def test_people_read_errors_on_stderr(workshop: Workshop) -> None:
     run = rasura("patch", "show", cwd=workshop.folder)
     assert (run.code, run.out) == (2, "")
     assert "Missing argument" in run.err
+
+
+@pytest.mark.parametrize("words", [("probe",), ("base", "add"), ("patch", "status", "--model")])
+def test_a_part_of_a_model_is_answered_with_the_command_for_the_whole(
+    workshop: Workshop, words: tuple[str, ...]
+) -> None:
+    """Whether the model is an option of the command or its argument."""
+    model = workshop.folder / MODEL[1]
+    part = next((model / "unet").glob("*.safetensors"))
+    run = rasura(*words, part, "--json", cwd=workshop.folder)
+    assert (run.code, run.envelope["error"]["code"]) == (1, "unsupported_host")
+    assert run.envelope["error"]["hint"] == shlex.join(["rasura", *words, str(model.resolve())])
 
 
 def test_json_after_the_end_of_options_is_an_argument(workshop: Workshop) -> None:

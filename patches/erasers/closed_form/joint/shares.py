@@ -102,8 +102,8 @@ def cut_share(
 def _find_leading(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Left singular vectors and singular values of X [d, n], the strongest first.
 
-    By the smaller of XᵀX and XXᵀ, in a tenth of the time of a singular value decomposition: what is weaker than 1e-8 of
-    the strongest is noise, and left out.
+    By the smaller of XᵀX and XXᵀ, in half the time of a singular value decomposition and less: what is weaker than 1e-8
+    of the strongest is noise, and left out.
     """
     tall = matrix.shape[1] < matrix.shape[0]
     values, vectors = torch.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
