@@ -10,6 +10,7 @@ The steps, in this order:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -106,7 +107,7 @@ def build_patches(
 def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
     """One erasure a concept; a refusal names what is nearest to the concept that was refused."""
     try:
-        return request.eraser.solve(problem)  # (3)
+        found = request.eraser.solve(problem)  # (3)
     except ErasureRefusedError as error:
         if "guards" in error.details:
             raise _named(error, tuple(request.guarded)) from None
@@ -114,6 +115,19 @@ def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
             raise
         retained = request.retain.concepts if request.retain else ()
         raise explain_nearest(error, problem.encoder, (*request.names, *retained), request.guarded) from None
+    _check_erases(request, found)
+    return found
+
+
+def _check_erases(request: EraseRequest, erasures: Sequence[Erasure]) -> None:
+    """Refuse a solution that is nothing: it would pass every check, and erase nothing."""
+    for target, erasure in zip(request.targets, erasures, strict=True):
+        if not any(increment.A.any() and increment.B.any() for increment in erasure.increments.values()):
+            raise ErasureRefusedError(
+                f"erasing {target.concept!r} by {request.eraser.name} with these choices changes nothing: expected a "
+                "change of some layer; what is protected, and the other concepts, may leave it no room",
+                hint=f"rasura erase --base MODEL --concept {shlex.quote(target.concept)} --retain FILE",
+            )
 
 
 def _describe_all(

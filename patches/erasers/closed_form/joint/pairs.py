@@ -7,7 +7,9 @@ share moves more of another concept's effect than a limit, in the composer's own
 
 the directions of T_j in which it does are taken, the strongest first, as many as bring the rest under the limit, and
 the share is solved again with these held exactly. What is held for one neighbour moves others, so this is repeated.
-Holding a direction takes room of this share alone, not of all.
+Holding a direction takes room of this share alone, not of all. Of many concepts with many names the others' directions
+may be all that there are: a share that would lose half of its own effect is left as it was, and the composer says what
+it moves.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 _ROUNDS: Final = 12
 _MARGIN: Final = 0.9
 """What is held again is held to so much of the limit: the others' effects shrink a little with it."""
+_LEAST: Final = 0.5
+"""Share of its own effect, with nothing held, that a share keeps."""
 
 
 def part_shares(
@@ -36,6 +40,8 @@ def part_shares(
     limit: float,
 ) -> list[Factors]:
     """All shares, each moving at most `limit` of every other's effect, where that can be had in so many rounds.
+
+    Where it cannot, a share keeps half of its effect at least: one of nothing would disturb nobody.
 
     Args:
         solve: the share of a concept that is 0 on H [d, k].
@@ -50,19 +56,25 @@ def part_shares(
     kernels = [_kernel(factors, root) for factors in found]
     owner = torch.repeat_interleave(torch.arange(count), torch.tensor([T.shape[1] for T in targets]))
     everything = torch.cat(list(targets), 1)  # [d, Σn]
+    free_effects = [float(torch.linalg.norm(kernels[i] @ targets[i])) for i in range(count)]
+    full: set[int] = set()  # shares that cannot hold more
     for _ in range(_ROUNDS):
         effects = [float(torch.linalg.norm(kernels[j] @ targets[j])) for j in range(count)]
         crowded = False
-        for i in range(count):
+        for i in set(range(count)) - full:
             moved = (kernels[i] @ everything).square().sum(0)  # [Σn]
             energies = torch.zeros(count, dtype=moved.dtype).index_add_(0, owner, moved)  # ‖M_i T_j‖²
             over = [j for j in range(count) if j != i and float(energies[j].sqrt()) > limit * effects[j]]
             if over:
                 crowded = True
                 new = [_directions(kernels[i] @ targets[j], targets[j], _MARGIN * limit * effects[j]) for j in over]
-                held[i] = _join(held[i], new, free)
-                found[i] = solve(i, held[i])
-                kernels[i] = _kernel(found[i], root)
+                more = _join(held[i], new, free)
+                factors = solve(i, more)
+                kernel = _kernel(factors, root)
+                if float(torch.linalg.norm(kernel @ targets[i])) < _LEAST * free_effects[i]:
+                    full.add(i)
+                    continue
+                held[i], found[i], kernels[i] = more, factors, kernel
         if not crowded:
             break
     return found

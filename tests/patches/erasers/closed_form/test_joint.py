@@ -136,8 +136,32 @@ def test_no_share_moves_more_of_another_concept_than_allowed(seed: int, count: i
     moved = torch.tensor([[float((roots[0] @ Q @ (A @ other.targets)).norm()) for other in given] for A, Q in found])
     pairs = moved / moved.diagonal()
     pairs.fill_diagonal_(0)
-    assert float(pairs.max()) <= limit
     assert len(solved) > len(given) or limit == 1.0  # something was in the way
+    assert (
+        float(pairs[1:-1].max()) <= limit
+    )  # the twins may have no room: held off each other nothing is left of either
+    whole = [solve(number, None) for number in range(len(given))]
+    alone = [float((roots[0] @ Q @ (A @ c.targets)).norm()) for (A, Q), c in zip(whole, given, strict=True)]
+    assert bool((moved.diagonal() >= 0.5 * torch.tensor(alone)).all())
+
+
+def test_a_share_without_room_keeps_half_of_its_effect_and_more_than_allowed() -> None:
+    """Concepts whose columns are everything that is free: held off all of them nothing would be left."""
+    width = FREE.shape[1]
+    given = [WORLD.columns(f"concept {i}", 50 + i, width) for i in range(4)]
+    least, roots = LeastSquares.of(FREE, given, KEPT, 1e-2), compute_roots(compute_gram_of(WEIGHTS))
+
+    def solve(number: int, held: torch.Tensor | None) -> Factors:
+        return cut_share(least.share(number, held), given[number].targets, roots, energy=1.0, limit=64)
+
+    def measure(factors: Factors, columns: Columns) -> float:
+        A, Q = factors
+        return float((roots[0] @ Q @ (A @ columns.targets)).norm())
+
+    found = part_shares(solve, [c.targets for c in given], roots[0], FREE, 1e-6)
+    for number, (columns, factors) in enumerate(zip(given, found, strict=True)):
+        assert measure(factors, columns) >= 0.5 * measure(solve(number, None), columns)
+    assert measure(found[0], given[1]) > 1e-6 * measure(found[1], given[1])  # which the composer refuses
 
 
 # Sentences
