@@ -182,9 +182,11 @@ def test_all_positions_are_paired_once(source: range, goal: range) -> None:
 
 def test_lambda_itself(base: TinyBase) -> None:
     (hard,) = base.build(request_for("dog", eraser=replace(EXACT, lam=1e-9)))
-    (soft,) = base.build(request_for("dog", eraser=replace(EXACT, lam=1e9)))
+    (soft,) = base.build(request_for("dog", eraser=replace(EXACT, lam=1e3)))
     assert float(hard.manifest.measured["embedding_residual"]) < 1e-2
     assert float(soft.manifest.measured["embedding_residual"]) > 0.9
+    with pytest.raises(ErasureRefusedError, match="with these choices changes nothing"):
+        base.build(request_for("dog", eraser=replace(EXACT, lam=1e9)))
 
 
 def test_the_papers_policy_leaves_little_free(base: TinyBase) -> None:
