@@ -98,7 +98,7 @@ class CheckpointHost(Host):
             raise UnsupportedHostError(
                 f"{self.path}: expected a diffusers folder, whose tokenizer and text encoder can be loaded, got a "
                 "single file: patches are made on folders and applied to both",
-                hint=say_conversion(self._layout),
+                hint=say_conversion(self.path, self._layout),
             )
         return self.path
 

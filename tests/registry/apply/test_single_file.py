@@ -1,6 +1,7 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """Patches that were made on a folder, applied to the single file of the same weights."""
 
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -90,7 +91,9 @@ def test_every_command_takes_a_file(workshop: Workshop, file: Path) -> None:
     assert digests(file.parent) == first
     run = rasura("base", "add", file, "--json", cwd=workshop.folder)
     assert "tokenizer and text encoder" in run.envelope["error"]["message"]
-    assert "from_single_file" in run.envelope["error"]["hint"]
+    python, flag, code, *given = shlex.split(run.envelope["error"]["hint"])
+    made = "diffusers.StableDiffusionPipeline.from_single_file(sys.argv[1]).save_pretrained(sys.argv[2])"
+    assert (python, flag, code, *given) == ("python", "-c", f"import sys, diffusers; {made}", str(file), file.stem)
 
 
 def first_touched(workshop: Workshop) -> ParamName:

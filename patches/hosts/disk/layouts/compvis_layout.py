@@ -33,6 +33,7 @@ _ADAPTED: Final = ("lora_A", "lora_B", "lora_up", "lora_down", "hada_w1", "lokr_
 _EMBEDDED: Final = ("emb_params", "clip_l", "clip_g", "string_to_param.*")
 _EMBEDDING: Final = "give the model's folder; erase the word's concept there: rasura erase --base DIR --concept TEXT"
 _CONVERT: Final = "convert it with diffusers' from_single_file(…).save_pretrained(DIR)"
+_PIPELINES: Final = {False: "StableDiffusionPipeline", True: "StableDiffusionXLPipeline"}  # with a second encoder
 _BESIDE: Final = (
     "put it beside its family's encoders, in a copy of their folder: diffusers' from_single_file(FILE, "
     "config=DIR/transformer).save_pretrained(DIR/transformer)"
@@ -74,9 +75,19 @@ def is_single_name(file: Path) -> bool:
     return file.suffix in _SUFFIXES and len(os.fsencode(file.name)) <= _NAME_BYTES
 
 
-def say_conversion(layout: Layout) -> str:
-    """How a folder is made of a single file, which may be a denoiser alone."""
-    return _CONVERT if any(name.startswith("text_encoder.") for name in layout.places) else _BESIDE
+def say_conversion(file: Path, layout: Layout) -> str:
+    """How a folder is made of a single file, which may be a denoiser alone: the whole command, where its kind is known.
+
+    diffusers fetches the configuration and the tokenizer, which no single file has, from the Hugging Face Hub.
+    """
+    held = {name.partition(".")[0] for name in layout.places}
+    if "text_encoder" not in held:
+        return _BESIDE
+    if "unet" not in held:
+        return _CONVERT
+    pipeline = _PIPELINES["text_encoder_2" in held]
+    made = f"diffusers.{pipeline}.from_single_file(sys.argv[1]).save_pretrained(sys.argv[2])"
+    return f"python -c 'import sys, diffusers; {made}' {shlex.quote(str(file))} {shlex.quote(file.stem)}"
 
 
 def _single(file: Path) -> Layout:
