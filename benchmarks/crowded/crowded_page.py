@@ -87,6 +87,12 @@ def _part_of(name: str, key: str) -> bool:
 
 
 def _attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for concept in dict.fromkeys(row["concept"] for row in rows):
+        yield f"\n**{concept}**\n"
+        yield from _attacks_on([row for row in rows if row["concept"] == concept])
+
+
+def _attacks_on(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     kinds = list(dict.fromkeys(row["attack"] for row in rows))
     yield f"| Method | no attack | {' | '.join(kinds)} |"
     yield "|" + "---|" * (len(kinds) + 2)

@@ -74,7 +74,7 @@ def measure_ablation(bench: CrowdedBench) -> None:
     _measure(bench, "ablation", ABLATION, {name: SCENARIOS[name] for name in ("one: dog", "ten", "fifty")})
 
 
-ATTACKED: Final = "dog"
+ATTACKED: Final = ("dog", "vampire")
 _UNDER_ATTACK: Final = (
     *("null-space", "speed, as published", "uce 2025, as published", "rece", "null-space, names"),
     *("span, names", "joint", "joint, names"),
@@ -83,20 +83,20 @@ _UNDER_ATTACK: Final = (
 
 def measure_attacks(bench: CrowdedBench) -> None:
     """Every attack of `rasura evaluate --attack all`, with its default budget, on the base and on every way's patch."""
-    old = {(row["way"], row["attack"]): row for row in kept("attacks") or ()}
+    old = {(row["concept"], row["way"], row["attack"]): row for row in kept("attacks") or ()}
     rows: list[dict[str, Any]] = []
     ways = [None, *(way for way in WAYS if way.label in _UNDER_ATTACK)]
     costs = {cost.attack: cost.seconds(1) for cost in list_costs(AttackOptions("all"), bench.sampling)}
-    for kind in sorted(KINDS, key=lambda kind: costs[kind]):  # the cheap ones first: it may be cut off
-        for way in ways:
-            label = "base" if way is None else way.label
-            found = old.pop((label, kind), None)
-            rows.append(found or {"way": label, "attack": kind, **_attacked(bench, way, kind)})
-            keep("attacks", [*rows, *old.values()])
+    for concept in ATTACKED:
+        for kind in sorted(KINDS, key=lambda kind: costs[kind]):  # the cheap ones first: it may be cut off
+            for way in ways:
+                known = {"concept": concept, "way": "base" if way is None else way.label, "attack": kind}
+                found = old.pop(tuple(known.values()), None)
+                rows.append(found or {**known, **_attacked(bench, way, concept, kind)})
+                keep("attacks", [*rows, *old.values()])
 
 
-def _attacked(bench: CrowdedBench, way: Way | None, kind: str) -> dict[str, Any]:
-    concept = ATTACKED
+def _attacked(bench: CrowdedBench, way: Way | None, concept: str, kind: str) -> dict[str, Any]:
     try:
         patches = make(bench, way or WAYS[0], (concept,)).patches  # the base is attacked beside any patch
     except RasuraError as error:
