@@ -91,7 +91,7 @@ def measure_attacks(bench: CrowdedBench) -> None:
         for kind in sorted(KINDS, key=lambda kind: costs[kind]):  # the cheap ones first: it may be cut off
             for way in ways:
                 known = {"concept": concept, "way": "base" if way is None else way.label, "attack": kind}
-                found = old.pop(tuple(known.values()), None)
+                found = old.pop((known["concept"], known["way"], known["attack"]), None)
                 rows.append(found or {**known, **_attacked(bench, way, concept, kind)})
                 keep("attacks", [*rows, *old.values()])
 
