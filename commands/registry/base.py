@@ -16,7 +16,7 @@ def base() -> None:
 
 
 @command(base, "add", mutating=True)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for the base [default: the folder's name].")
 @DRY
 def add(model: Path, name: str | None, order: Order, *, dry_run: bool) -> Result:

@@ -26,7 +26,7 @@ _COLUMNS: Final = 60
 
 
 @command(None, "probe")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 def probe(model: Path, registry_at: str | None) -> Result:
     """Find what of MODEL (a diffusers folder) reads text alone, by running a small random twin. Needs no registry.
 

@@ -27,9 +27,10 @@ _OF_TEXT: Final = frozenset({"text", "normed", "projected"})
 _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 
 _KNOWN_OTHERS: Final[Mapping[str, str]] = {
-    "transformer.caption_projection.*.linear.weight": "HiDream's: each block reads another layer of Llama by a map "
-    "of its own (caption_projection.N), and the last map T5, so that there are as many spaces as maps and no one "
-    "detector sees what all read; two CLIPs' pooled text enters beside them. No patch is computed there",
+    "transformer.caption_projection.*.linear.weight": "HiDream's: each block reads a layer of Llama by a map of its "
+    "own (caption_projection.N), and the last map reads T5. No one detector sees what all read, and a patch of one "
+    "map, or of T5's alone, would leave the concept in the others; two CLIPs' pooled text enters beside them. So the "
+    "model is no base, whatever method or layers are named; its layers can be looked at",
     PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders than Kolors' ChatGLM give, as "
     "in DeepFloyd IF and Kandinsky: what it reads is not known",
 }
