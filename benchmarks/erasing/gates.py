@@ -210,7 +210,7 @@ def _page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"that one over {DOUBTFUL:g} is doubtful, and that a word whose *spread* is below {LEAST_SPREAD:g} is hardly known.\n"
         "An anchor is not judged for such a word, whose numbers mean little.\n"
         "Nothing (the null prompt) as an anchor is not held to the limit.\n"
-        "A patch whose *moved* is below the limit `moved` is refused, too ([below](#how-far-a-concept-must-be-moved)).\n"
+        "A patch whose *moved* is below the limit `moved` is refused, too ([below](#how-far-a-concept-must-be-moved)), unless it takes\nthe tokens that it was made for that share of their way.\n"
     )
     yield from _table(
         ("concept", "becomes", "gone", "judge says", "alike", *NUMBERS),

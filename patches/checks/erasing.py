@@ -6,6 +6,8 @@ norms are summed over the touched parameters. What all prompts share cancels in 
 
     apart   ‖W(X_t − X_a)‖ / m          how far what the anchor draws is from what the target draws
     moved   ‖Δ X_t‖ / m                 how far the patch takes the target from where it was
+    own     ‖Δ T‖ / ‖W(T − A)‖          the same for the very columns T that it was made for, of their way to what they
+                                        become, A: tokens that a person chose may be fewer than those
     spread  ‖W(X_t − mean X_i)‖ / m     how far the target stands out: words that a model never learnt fall into parts
                                         that say little, and lie near the middle of all words
 
@@ -42,6 +44,7 @@ class Judgement:
         apart: between target and anchor.
         moved: how far the patch takes the target; None where it touches layers that read something else than text.
         spread: between target and the middle of what is kept.
+        own: which share of their way the patch takes the columns that it was made for; None as `moved`.
         scaled: whether there is such a unit; else it is `apart` itself, and `spread` says nothing.
     """
 
@@ -50,11 +53,17 @@ class Judgement:
     apart: float
     moved: float | None
     spread: float
+    own: float | None = None
     scaled: bool = True
 
     def moves_at_least(self, least: float) -> bool:
-        """Whether the patch takes the target so far, or as far as its anchor is, if that is nearer."""
-        return self.moved is None or self.moved >= min(least, self.apart)
+        """Whether the patch takes the target so far, or as far as its anchor is, if that is nearer.
+
+        Else whether it takes its own columns that share of their way: then it does what was asked for.
+        """
+        if self.moved is None or self.moved >= min(least, self.apart):
+            return True
+        return self.own is not None and self.own >= least
 
     @property
     def short(self) -> bool:
@@ -106,6 +115,11 @@ class Scale:
     def between(self, one: torch.Tensor, other: torch.Tensor) -> float:
         """What lies between two concepts [d, n], in units."""
         return _size(self.gram, one - other) / self.unit
+
+    def share(self, kernel: torch.Tensor, targets: torch.Tensor, anchors: torch.Tensor) -> float:
+        """Which share of the way from `targets` to `anchors` [d, m] an increment with this kernel [k, d] moves them."""
+        way = _size(self.gram, anchors - targets)
+        return float((kernel @ targets).norm()) / way if way > 0 else 0.0
 
     def spread(self, concept: torch.Tensor) -> float:
         """How far a concept [d, n] stands out, in units."""

@@ -173,10 +173,13 @@ class Judge:
         if target is None or anchor is None:  # too long for these templates: nothing speaks against it
             return Judgement(concept.text, concept.anchor, 1.0, None, 1.0)
         scale = self.scale or Scale.between_two(target, anchor, self.gram)
-        elsewhere = kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments)
-        moved = None if scale is None or elsewhere else scale.moved(torch.from_numpy(kernel), target)
         apart, spread = (0.0, 0.0) if scale is None else (scale.between(target, anchor), scale.spread(target))
-        return Judgement(concept.text, concept.anchor, apart, moved, spread, scaled=self.scale is not None)
+        found = Judgement(concept.text, concept.anchor, apart, None, spread, scaled=self.scale is not None)
+        if scale is None or kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments):
+            return found
+        did, own = torch.from_numpy(kernel), patch.tensors
+        share = scale.share(did, own.targets.T, own.anchors.T)
+        return replace(found, moved=scale.moved(did, target), own=share)
 
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
         """Anchors to offer a person, the nearest first, with how far they are: doubtful ones where no others are."""

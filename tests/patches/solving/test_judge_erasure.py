@@ -182,6 +182,14 @@ def test_a_patch_that_leaves_its_target_where_it_was_is_refused(model: Model, ri
     assert any("of the way to 'frog'" in doubt for doubt in list_doubts([lenient]))
 
 
+def test_what_takes_the_tokens_that_were_asked_for_is_said_and_not_refused(tiny: Model) -> None:
+    """Random weights read a word mostly behind it, where an erasure of its last token does nothing."""
+    (found,) = tiny.judged(replace(tiny.request(Target("dog", "cat")), tokens="last", rule=RankRule.parse("count:4")))
+    assert found.own == pytest.approx(1, abs=0.3)
+    assert found.moved is not None
+    assert found.short == any("of the way to 'cat'" in doubt for doubt in list_doubts([found]))
+
+
 def test_a_default_that_does_too_little_is_told_a_coarser_rule(model: Model) -> None:
     request = model.request(Target("dog", "frog"))
     with pytest.raises(ErasureRefusedError, match=r"expected at least 0\.8") as caught:
@@ -207,6 +215,8 @@ def test_what_reaches_its_anchor_is_never_too_little(moved: float, apart: float,
     assert found.moves_at_least(least) == (moved >= least or moved >= apart)
     assert not (found.short and moved >= apart)
     assert replace(found, moved=None).moves_at_least(least)
+    assert replace(found, own=least).moves_at_least(least)
+    assert found.moves_at_least(least) <= replace(found, own=0.0).moves_at_least(least)
 
 
 def test_doubts_are_said_of_what_is_doubtful_only() -> None:
