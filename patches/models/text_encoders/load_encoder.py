@@ -32,6 +32,9 @@ _OF_DIFFUSERS: Final = {
 }
 """Classes that transformers has not and diffusers brings along; no code out of a model's folder is run."""
 _CHECKER: Final = "safety_checker"
+_VAE: Final = "vae"
+_LOOK_AT_THE_VAE: Final = frozenset({"Cosmos2_5_PredictBasePipeline"})
+"""Pipelines that cannot be made without what decodes pictures: one without weights does, since none is decoded."""
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
 
@@ -191,6 +194,9 @@ def _make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
     parts: dict[str, Any] = dict.fromkeys(name for name, p in list(accepted.items())[1:] if p.default is p.empty)
     if _CHECKER in accepted:  # one that is missing would be loaded
         parts[_CHECKER] = _Unasked()
+    if kind in _LOOK_AT_THE_VAE:
+        with quiet(), torch.device("meta"):
+            parts[_VAE] = accepted[_VAE].annotation()
     reads = {"processor": TextAlone(tokenizer)} if "processor" in accepted else {"tokenizer": tokenizer}
     with quiet():
         return found(**(parts | reads | {"text_encoder": module}))

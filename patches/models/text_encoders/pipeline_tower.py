@@ -220,7 +220,8 @@ class PipelineTower(Tower):
         given = given if isinstance(given, tuple) else (given,)
         states, mask = stack_rows(given)
         ids = torch.cat([make_batch(call[0]) for call in calls])[: len(prompts)]
-        attended = torch.cat([make_mask(*call) for call in calls])[: len(prompts)].bool()
+        filling = self.tokenizer.pad_token_id
+        attended = torch.cat([make_mask(*call, filling) for call in calls])[: len(prompts)].bool()
         rows, read = align_rows(ids, attended, states, mask)
         found = torch.zeros(len(prompts), self.length, states.shape[-1])
         for i, prompt in enumerate(prompts):

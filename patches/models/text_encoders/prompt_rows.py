@@ -14,9 +14,18 @@ def make_batch(ids: torch.Tensor) -> torch.Tensor:
     return ids if ids.dim() == 2 else ids[None]  # noqa: PLR2004  # prompts, positions
 
 
-def make_mask(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Which positions of ids [n, L] the encoder attends to; all of them where it was given no mask."""
-    return torch.ones_like(make_batch(ids)) if mask is None else make_batch(mask)
+def make_mask(ids: torch.Tensor, mask: torch.Tensor | None, filling: int | None) -> torch.Tensor:
+    """Which positions of ids [n, L] are those of the prompt.
+
+    Args:
+        ids: of one prompt [L], or of several.
+        mask: what the encoder was given to attend to; None: to all, what fills prompts up behind them among it.
+        filling: the id that prompts are filled up with.
+    """
+    if mask is not None:
+        return make_batch(mask)
+    words = (make_batch(ids) != filling).long()
+    return words.flip(1).cummax(1).values.flip(1)  # up to the last that is no filling
 
 
 def stack_rows(given: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -66,7 +66,8 @@ def open_tiny(folder: Path) -> Any:
     if (folder / "processor").is_dir():
         absent |= {"processor": TextAlone(AutoTokenizer.from_pretrained(folder / "processor"))}
     kind = getattr(diffusers, index["_class_name"])
-    pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
+    absent |= {} if (folder / "vae").is_dir() else {"vae": None}
+    pipeline = kind.from_pretrained(folder, local_files_only=True, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -249,16 +250,20 @@ def _sana() -> Any:
     )  # fmt: skip
 
 
+def _qwen25_vl(tokenizer: Any, width: int, layers: int) -> Any:
+    text = {key: value for key, value in _qwen3(tokenizer, width, layers).items() if key != "head_dim"}
+    text |= {"num_attention_heads": width // 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+
+
 def _qwen_image() -> Any:
     empty = diffusers.QwenImagePipeline(_flow(), None, None, None, None)  # for its template
     before, after = empty.prompt_template_encode.split("{}")
     tokenizer = byte_pairs(*_pieces(before, empty.prompt_template_encode_start_idx), after)
-    text = {key: value for key, value in _qwen3(tokenizer, 64, 2).items() if key != "head_dim"}
-    text |= {"num_attention_heads": 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
     return diffusers.QwenImagePipeline(
         tokenizer=tokenizer,
-        text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        text_encoder=_qwen25_vl(tokenizer, 64, 2),
         vae=None,
         scheduler=_flow(),
         transformer=diffusers.QwenImageTransformer2DModel(
@@ -399,6 +404,27 @@ def _cosmos() -> Any:
     )  # fmt: skip
 
 
+def _cosmos_25() -> Any:
+    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'][0]['text'] }}<|im_end|>\n{% endfor %}"
+    tokenizer = byte_pairs(template=turns)
+    return diffusers.Cosmos2_5_PredictBasePipeline(
+        tokenizer=tokenizer,
+        text_encoder=_qwen25_vl(tokenizer, 256, 3),
+        vae=diffusers.AutoencoderKLWan(  # a film of no frame given goes through it
+            base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        ),
+        scheduler=diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        safety_checker=AnswersForNobody(),
+        transformer=diffusers.CosmosTransformer3DModel(
+            in_channels=5, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, mlp_ratio=2,
+            text_embed_dim=48, adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
+            concat_padding_mask=False, extra_pos_embed_type=None, use_crossattn_projection=True,
+            crossattn_proj_in_channels=768, encoder_hidden_states_channels=48,
+        ),
+    )  # fmt: skip
+
+
 def _qwen_image_21() -> Any:
     import diffusers
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -458,6 +484,7 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "CogView4": _cogview4,
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
+    "Cosmos 2.5": _cosmos_25,
     "Lumina 2": _lumina,
     "Qwen-Image 2.1": _qwen_image_21,
     "ERNIE-Image": _ernie_image,
