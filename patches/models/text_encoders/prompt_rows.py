@@ -24,7 +24,8 @@ def make_mask(ids: torch.Tensor, mask: torch.Tensor | None, filling: int | None)
     """
     if mask is not None:
         return make_batch(mask)
-    words = (make_batch(ids) != filling).long()
+    own = make_batch(ids)
+    words = torch.ones_like(own) if filling is None else torch.ne(own, filling).to(own.dtype)
     return words.flip(1).cummax(1).values.flip(1)  # up to the last that is no filling
 
 

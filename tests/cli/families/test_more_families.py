@@ -39,7 +39,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
 
 WORDS = ("photo", "tree", "house")
-PROJECTED = ("Wan", "LTX", "Sana", "Kolors")
+PROJECTED = ("Wan", "LTX", "Sana", "Cosmos 2.5", "Kolors")
 _EXACT = ("--set", "ridge=1e-6", "--set", "energy=1")
 OTHERS = ("speed", "uce")
 CASES = [(name, "text") for name in NAMES] + some([("LTX", "kv")], [(name, "kv") for name in PROJECTED])

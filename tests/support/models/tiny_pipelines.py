@@ -250,9 +250,10 @@ def _sana() -> Any:
     )  # fmt: skip
 
 
-def _qwen25_vl(tokenizer: Any, width: int, layers: int) -> Any:
+def _qwen25_vl(tokenizer: Any, width: int, layers: int, spread: float = 0.3) -> Any:
     text = {key: value for key, value in _qwen3(tokenizer, width, layers).items() if key != "head_dim"}
-    text |= {"num_attention_heads": width // 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    text |= {"initializer_range": spread, "num_attention_heads": width // 8}
+    text |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
@@ -409,7 +410,7 @@ def _cosmos_25() -> Any:
     tokenizer = byte_pairs(template=turns)
     return diffusers.Cosmos2_5_PredictBasePipeline(
         tokenizer=tokenizer,
-        text_encoder=_qwen25_vl(tokenizer, 256, 3),
+        text_encoder=_qwen25_vl(tokenizer, 256, 3, 0.02),  # whose filling, which is read, does not take all of a width
         vae=diffusers.AutoencoderKLWan(  # a film of no frame given goes through it
             base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
             latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
@@ -418,9 +419,9 @@ def _cosmos_25() -> Any:
         safety_checker=AnswersForNobody(),
         transformer=diffusers.CosmosTransformer3DModel(
             in_channels=5, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, mlp_ratio=2,
-            text_embed_dim=48, adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
+            text_embed_dim=768, adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
             concat_padding_mask=False, extra_pos_embed_type=None, use_crossattn_projection=True,
-            crossattn_proj_in_channels=768, encoder_hidden_states_channels=48,
+            crossattn_proj_in_channels=768, encoder_hidden_states_channels=768,
         ),
     )  # fmt: skip
 
