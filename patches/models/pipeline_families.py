@@ -58,7 +58,9 @@ _QWEN_OF_COSMOS_25: Final = _pipeline("Cosmos2_5_PredictBase", 100352, 512, mask
 _GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=False)
 _QWEN_OF_QWEN_IMAGE_21: Final = _pipeline("QwenImage21", 4096, 1024, alone=True)
 _MINISTRAL_OF_ERNIE: Final = _pipeline("ErnieImage", 2560, 512, alone=True)
+_QWEN_OF_KREA: Final = _pipeline("Krea2", 30720, 512, causal=False)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
+_KREA_TEXT: Final = "transformer.txt_in"
 _COSMOS_BLOCKS: Final = "transformer.transformer_blocks.*"
 _COSMOS_TEXT: Final = "transformer.crossattn_proj"
 _COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
@@ -213,6 +215,13 @@ PIPELINE_FAMILIES: Final = (
         ),
         has=("transformer.txt_in.in_layer.weight", "transformer.txt_in.text_norm.weight", "transformer.img_in.weight"),
         sequence=((_QWEN_OF_QWEN_IMAGE_21,),),
+    ),
+    Family(
+        "Krea 2",
+        (_QWEN_OF_KREA,),
+        (Reader(f"{_KREA_TEXT}.linear_1.weight", "fused", ("transformer.text_fusion", f"{_KREA_TEXT}.norm")),),
+        has=(f"{_KREA_TEXT}.linear_1.weight", "transformer.text_fusion.projector.weight"),
+        sequence=((_QWEN_OF_KREA,),),
     ),
     Family(
         "ERNIE-Image",

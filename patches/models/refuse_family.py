@@ -17,12 +17,13 @@ _READS: Final[Mapping[Reads, str]] = {
     "normed": "the text embeddings after a norm",
     "pooled": "one pooled embedding a prompt",
     "projected": "what a network made of the text embeddings",
+    "fused": "what a network made of all text embeddings of a prompt",
     "stream": "a text stream that is mixed with time step and picture",
     "picture": "the picture alone",
 }
 
-_OF_TEXT: Final = frozenset({"text", "normed", "projected"})
-"""What is a fixed function of each token's state: there a detector can sit."""
+_OF_TEXT: Final = frozenset({"text", "normed", "projected", "fused"})
+"""What is a fixed function of each token's state, or of a prompt's: there a detector can sit."""
 
 _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 

@@ -47,6 +47,7 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "Cosmos 2.5": ("CosmosTransformer3DModel",),
     "Lumina 2": ("Lumina2Transformer2DModel",),
     "Qwen-Image 2.1": ("QwenImage21Transformer2DModel",),
+    "Krea 2": ("Krea2Transformer2DModel",),
     "ERNIE-Image": ("ErnieImageTransformer2DModel",),
     "Kolors": (_IMAGES,),
 }

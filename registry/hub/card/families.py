@@ -55,6 +55,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "Cosmos 2.5": FamilyFacts(""),
     "Lumina 2": FamilyFacts("lumina-2", kohya=True),
     "Qwen-Image 2.1": FamilyFacts("qwen-image"),
+    "Krea 2": FamilyFacts(""),
     "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
 }

@@ -104,6 +104,7 @@ KNOWN: Final[Mapping[str, _Known]] = {
         },
         {},
     ),
+    "Krea 2": _Known({"txt_in.linear_1": ("fused", "text_fusion", "txt_in.norm")}, {}, refined=True),
     "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
     "Kolors": _Known(
         {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),

@@ -449,6 +449,32 @@ def _qwen_image_21() -> Any:
     )  # fmt: skip
 
 
+def _krea2() -> Any:
+    import diffusers
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    empty = diffusers.Krea2Pipeline(_flow(), None, None, None, None)  # for its template
+    before, count = empty.prompt_template_encode_prefix, empty.prompt_template_encode_start_idx
+    tokenizer = byte_pairs(*_pieces(before, count), "assistant")
+    text = _qwen3(tokenizer, 128, 36) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1]}}
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 128,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    return diffusers.Krea2Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.Krea2Transformer2DModel(
+            in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2, num_key_value_heads=1,
+            intermediate_size=32, timestep_embed_dim=8, text_hidden_dim=128, num_text_layers=12,
+            text_num_attention_heads=2, text_num_key_value_heads=2, text_intermediate_size=32,
+            axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
 def _ernie_image() -> Any:
     import diffusers
     from transformers import Mistral3Config, Mistral3Model
@@ -488,6 +514,7 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Cosmos 2.5": _cosmos_25,
     "Lumina 2": _lumina,
     "Qwen-Image 2.1": _qwen_image_21,
+    "Krea 2": _krea2,
     "ERNIE-Image": _ernie_image,
     "Kolors": tiny_kolors,
 }
