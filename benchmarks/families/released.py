@@ -113,6 +113,7 @@ CONFIGURED: Final = (
     ),
     Released("Cosmos-Predict2.5 2B", "CosmosTransformer3DModel", _COSMOS_25, _COSMOS),
     Released("Qwen-Image 2.1", "QwenImage21Transformer2DModel"),
+    Released("Krea 2", "Krea2Transformer2DModel"),
     Released("ERNIE-Image", "ErnieImageTransformer2DModel"),
     Released("Kolors", "UNet2DConditionModel", _KOLORS, "its config.json"),
 )

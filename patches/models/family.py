@@ -116,7 +116,7 @@ class Family:
         return [name for name in sorted(infos) if self.reads(name) == reads]
 
     def entrances(self, infos: Mapping[ParamName, ParameterInfo]) -> list[ParamName]:
-        """The parameters through which text enters: they read the embeddings themselves, or after what all text passes."""
+        """The parameters through which text enters: they read the embeddings themselves, or what all of them pass."""
         return self.reading(infos, "text") or self.reading(infos, "normed") or self.reading(infos, "fused")
 
     def through(self, *, entrances: bool) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ _OF_TEXT: Final = frozenset(
     {
         "caption_channels", "joint_attention_dim", "text_dim", "text_embed_dim", "cap_feat_dim", "context_in_dim",
         "pooled_projection_dim", "text_emb_dim", "encoder_hid_dim", "in_channels", "out_channels",
-        "encoder_hidden_states_channels", "crossattn_proj_in_channels", "text_hidden_dim", "cross_attention_dim_t5", "attention_head_dim",
+        "encoder_hidden_states_channels", "crossattn_proj_in_channels", "text_hidden_dim", "cross_attention_dim_t5",
+        "attention_head_dim",
         "cross_attention_head_dim", "sample_size", "sample_width", "sample_height", "num_embeds_ada_norm",
     }
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What text states go through before a layer reads them: a norm, or a small fixed network, row by row or prompt by prompt.
+"""What text states go through before a layer reads them: a norm, or a fixed network, row by row or prompt by prompt.
 
 The modules are those of the denoiser's own class, with a base's own weights, in float32. A detector then sits on what
 they give, which is as fixed a function of each token's state, or of a prompt's states, as these are of the prompt: what
@@ -50,7 +50,7 @@ class Readout:
 
 def _fuse_layers(module: Any, states: torch.Tensor, words: torch.Tensor) -> Any:
     """Krea 2's: layers of the encoder meet in each token, and then the tokens that are not hidden meet each other."""
-    stacked = states.unflatten(-1, (module.projector.in_features, -1))  # [n, length, layers, d]
+    stacked = states.reshape(*states.shape[:2], module.projector.in_features, -1)  # [n, length, layers, d]
     return module(stacked, attention_mask=words[:, None, None, :])
 
 
