@@ -49,12 +49,12 @@ def _anchors(bench: CrowdedBench, concept: str) -> Mapping[str, list[str]]:
     """Anchors, and which kinds each is."""
     names = find_cross_attention(bench.host.parameters(), "v", bench.encoder.width)
     judge = Judge.of(bench.host, bench.encoder, request_for(bench, WAY, {concept: ""}), names)
-    assert judge is not None, "the world's list is long enough for a scale"
-    target = judge.encode(concept)
+    target, scale = judge.encode(concept), judge.scale
     words = [word for word in bench.retain.concepts if word != concept]
     columns = {word: found for word in words if (found := judge.encode(word)) is not None}
     assert target is not None, "every object can be encoded"
-    apart = {word: judge.scale.between(target, own) for word, own in columns.items()}
+    assert scale is not None, "the world's list is long enough for a scale"
+    apart = {word: scale.between(target, own) for word, own in columns.items()}
     ranked = sorted(apart, key=apart.__getitem__)
     kinds = {
         "category": bench.facts.category[concept],
@@ -68,7 +68,6 @@ def _anchors(bench: CrowdedBench, concept: str) -> Mapping[str, list[str]]:
 def _row(bench: CrowdedBench, concept: str, anchor: str) -> dict[str, Any]:
     patch = bench.made(request_for(bench, WAY, {concept: anchor})).patches[0]
     judge = Judge.of(bench.host, bench.encoder, request_for(bench, WAY, {concept: anchor}), spaces_of(patch)[TEXT])
-    assert judge is not None, "the world's list is long enough for a scale"
     judged: Judgement = judge.judged(patch)
     asks = tuple(_asks(bench, concept))
     model = bench.model([patch])

@@ -3,12 +3,14 @@
 
     python benchmarks/erasing/gates.py            all of it
     python benchmarks/erasing/gates.py --words    which words stand out, alone: no patch and no picture, half a minute
+    python benchmarks/erasing/gates.py --moved    how far a concept must be moved, alone: patches at parts of their strength
 
 Patches and pictures are kept in `.results`: a run that was cut off goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -19,12 +21,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 
-from bench import REFERENCE, ROOT, Bench
+from bench import REFERENCE, ROOT, Bench, tell
 from scipy.stats import spearmanr
 
+from rasura.evaluation.evaluate import draw_and_judge
 from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question
-from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD
+from rasura.evaluation.report.report import Compared
+from rasura.patches.algebra.strength import SIXTEENTHS, Strength
+from rasura.patches.checks.erasing import DOUBTFUL, HALF_WAY, LEAST_SPREAD
 from rasura.patches.checks.kernels.footprint import spaces_of
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.erasers.request import EraseRequest
@@ -58,20 +64,61 @@ MISSPELT: Final = (
 UNHEARD: Final = ("bird", "horse", "elephant", "flower", "puppy", "picasso", "van gogh", "kestrel", "xqzt")
 """Words, spelt well, of which the model saw no picture."""
 BEGIN: Final = "<!-- table: words -->"
+BEGIN_MOVED: Final = "<!-- table: moved -->"
 END: Final = "<!-- end -->"
 NUMBERS: Final = ("apart", "moved", "spread", "residual")
 _RESAMPLED: Final = 2000
+_FAR: Final = (*PAIRS[:13], ("neon", "cartoon"), ("sketch", "cartoon"), ("pixel", "ink"), ("dog", ""), ("car", ""))
+"""Pairs whose anchors are far: what is drawn there follows from how far the patch goes, not from the anchor."""
+_SIXTEENTHS: Final = (1, 2, 4, 5, 6, 7, 8, 9, 10, 12, 14)
 
 
 def main() -> None:
     """Erase every pair, draw four pictures of each, and write the page; or only its part on words."""
     bench, page = Bench(), ROOT / "docs" / "gates.md"
-    if sys.argv[1:] == ["--words"]:
-        head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        page.write_text(head + "\n".join(_words(bench)) + rest.partition(END)[2], encoding="utf-8")
-        return
+    for option, begin, write in (("--words", BEGIN, _words), ("--moved", BEGIN_MOVED, _moved)):
+        if sys.argv[1:] == [option]:
+            head, _, rest = page.read_text(encoding="utf-8").partition(begin)
+            page.write_text(head + "\n".join(write(bench)) + rest.partition(END)[2], encoding="utf-8")
+            return
     rows = [_row(bench, concept, anchor) for concept, anchor in PAIRS]
-    page.write_text("\n".join([*_page(rows), "", *_words(bench)]) + "\n", encoding="utf-8")
+    page.write_text("\n".join([*_page(rows), "", *_moved(bench), "", *_words(bench)]) + "\n", encoding="utf-8")
+
+
+def _moved(bench: Bench) -> Iterator[str]:
+    """Pictures that patches take away at parts of their strength, by how far they move their concept then."""
+    rows = [row for concept, anchor in _FAR for row in _weakened(bench, concept, anchor)]
+    yield f"{BEGIN_MOVED}\n\n## How far a concept must be moved\n"
+    yield (
+        f"The same patches of {len(_FAR)} pairs, at parts of their strength. *Share of the way* is moved ÷ apart. Patches that are made\n"
+        f"are refused where *moved* is below the policy's `moved` ({DEFAULT_POLICY.moved:g}); where the share is below {HALF_WAY:g},\n"
+        "it is said. `python benchmarks/erasing/gates.py --moved` writes this part.\n"
+    )
+    for title, edges, numbers in (
+        ("moved", (0.0, 0.1, 0.2, DEFAULT_POLICY.moved, 0.4, 0.5, 0.6, 0.7, math.inf), [row[1] for row in rows]),
+        ("share of the way", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, HALF_WAY, 0.7, 1.0), [row[1] / row[2] for row in rows]),
+    ):
+        lines = []
+        for low, high in pairwise(edges):
+            own = [row for row, number in zip(rows, numbers, strict=True) if low <= number < high]
+            gone = f"{sum(row[3] for row in own)} of {sum(row[4] for row in own)}"
+            span = f"{low:g} and more" if math.isinf(high) else f"{low:g} to {high:g}"
+            lines.append([span, str(len(own)), gone, str(sum(row[3] == 0 for row in own))])
+        yield from _table((title, "patches", "pictures gone", "patches that took none"), lines)
+        yield ""
+    yield END
+
+
+def _weakened(bench: Bench, concept: str, anchor: str) -> Iterator[tuple[int, float, float, int, int]]:
+    """Sixteenths, how far they move the concept, how far the anchor is, pictures gone, pictures drawn."""
+    request, asked, _ = _asked(bench, concept, anchor)
+    patch = bench.made(request).patches[0]
+    judged = Judge.of(bench.host, bench.encoder, request, spaces_of(patch)[TEXT]).judged(patch)
+    for count in _SIXTEENTHS:
+        stack = [EvaluatedPatch(patch, Strength(count))]
+        model = PatchedModel.load(bench.host, bench.identity, stack, bench.sampling)
+        gone, drawn, _ = _count(draw_and_judge(model, bench.judge, asked, bench.cache, tell), concept)
+        yield count, (judged.moved or 0.0) * count / SIXTEENTHS, judged.apart, gone, drawn
 
 
 def _words(bench: Bench) -> Iterator[str]:
@@ -79,7 +126,7 @@ def _words(bench: Bench) -> Iterator[str]:
     names = [n for n in find_cross_attention(bench.host.parameters(), TEXT_LAYERS) if ".to_v." in n]
     request = EraseRequest((Target("dog", "cat", ()),), bench.retain)
     judge = Judge.of(bench.host, bench.encoder, request, names)
-    assert judge is not None
+    assert judge.scale is not None, "the model's list is long enough for a scale"
     yield f"{BEGIN}\n\n## Which words stand out\n"
     yield (
         f"*spread* of words on the layers of the default; hardly known is what is below {LEAST_SPREAD:g}. Of a word that\n"
@@ -107,28 +154,41 @@ def _words(bench: Bench) -> Iterator[str]:
     yield f"\n{END}"
 
 
-def _row(bench: Bench, concept: str, anchor: str) -> dict[str, Any]:
+def _asked(bench: Bench, concept: str, anchor: str) -> tuple[EraseRequest, list[Question], str]:
+    """The request of a pair, four questions about its concept, and what pictures of it are called."""
     axis, label = ("style" if concept in _STYLES else "object"), MEANT.get(concept, concept)
     templates = load_retain_set(REFERENCE / f"templates_{axis}s.txt").concepts
     request = EraseRequest((Target(concept, anchor, templates),), bench.retain.without([concept]))
-    patch = bench.made(request).patches[0]
-    judge = Judge.of(bench.host, bench.encoder, request, spaces_of(patch)[TEXT])
-    assert judge is not None
-    judged = judge.judged(patch)
     if axis == "object":
         prompts = [bench.subjects.prompt(label, s, i) for i, s in enumerate(("cartoon", "ink", "pixel", "sketch"))]
     else:
         shown = ("frog", "cactus", "airplane", "umbrella")
         prompts = [bench.subjects.prompt(thing, label, i) for i, thing in enumerate(shown)]
-    asked = [Question("forget", Shot(prompt, 1000 + i), {axis: label}) for i, prompt in enumerate(prompts)]
-    seen = bench.look([patch], asked)
+    return (
+        request,
+        [Question("forget", Shot(prompt, 1000 + i), {axis: label}) for i, prompt in enumerate(prompts)],
+        label,
+    )
+
+
+def _count(seen: Compared, label: str) -> tuple[int, int, list[str]]:
+    """Pictures gone of those that were drawn, and what all show after."""
+    (axis,) = {axis for question in seen.asked for axis in question.wanted}
     before, after = ([answer[axis] for answer in side.answers] for side in (seen.seen_before, seen.seen_after))
     drawn = [a for b, a in zip(before, after, strict=True) if b == label]
+    return sum(a != label for a in drawn), len(drawn), after
+
+
+def _row(bench: Bench, concept: str, anchor: str) -> dict[str, Any]:
+    request, asked, label = _asked(bench, concept, anchor)
+    patch = bench.made(request).patches[0]
+    judged = Judge.of(bench.host, bench.encoder, request, spaces_of(patch)[TEXT]).judged(patch)
+    gone, drawn, after = _count(bench.look([patch], asked), label)
     return {
         "concept": concept,
         "anchor": anchor,
-        "drawn": len(drawn),
-        "gone": sum(a != label for a in drawn),
+        "drawn": drawn,
+        "gone": gone,
         "shown": ", ".join(dict.fromkeys(after)),
         "apart": judged.apart,
         "alike": judged.alike,
@@ -150,6 +210,7 @@ def _page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"that one over {DOUBTFUL:g} is doubtful, and that a word whose *spread* is below {LEAST_SPREAD:g} is hardly known.\n"
         "An anchor is not judged for such a word, whose numbers mean little.\n"
         "Nothing (the null prompt) as an anchor is not held to the limit.\n"
+        "A patch whose *moved* is below the limit `moved` is refused, too ([below](#how-far-a-concept-must-be-moved)).\n"
     )
     yield from _table(
         ("concept", "becomes", "gone", "judge says", "alike", *NUMBERS),

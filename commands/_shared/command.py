@@ -223,7 +223,10 @@ def _complete(hint: str, context: click.Context) -> str:
 
 @contextmanager
 def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
-    """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
+    """Where a refusal names anchors that would do, its hint is what was typed, with the first of them.
+
+    Where a method did too little, it is what was typed without the method's choices, or with a coarser rule.
+    """
     try:
         yield
     except ErasureRefusedError as error:
@@ -232,6 +235,10 @@ def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: s
                 own = [*anchors] if len(anchors) == len(concepts) else [*(anchors or [default])[:1]] * len(concepts)
                 own[concepts.index(concept)] = anchor
                 error.hint = retype(anchors=own)
+            case {"concept": str(concept), "moved": str(), "rule": str(rule)} if concept in concepts:
+                error.hint = retype(rank_rule=rule)
+            case {"concept": str(concept), "moved": str()} if concept in concepts:
+                error.hint = retype(method=(), settings=(), seed=(), layers=(), tokens=(), rank_rule=())
         raise
 
 

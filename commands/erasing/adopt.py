@@ -133,6 +133,7 @@ def _data(found: "Foundling") -> dict[str, Any]:
         "form": found.form,
         "separable": manifest.separable,
         "measured": dict(manifest.measured),
+        "notices": list(found.doubts),
         "removed_from_retain": list(found.retain.removed) if found.retain else [],
         "changes": [
             {"name": s.name, "reads": s.kind, "change": f"{s.change:.3e}", "weight": f"{s.weight:.3e}"}
@@ -153,7 +154,7 @@ def _print(found: "Foundling", *, dry_run: bool) -> None:
         if name in measured
     ]
     table(("number", "as it came", "adopted"), rows)
-    for text in _sentences(measured):
+    for text in (*_sentences(measured), *found.doubts):
         line(text)
     fresh = "would be new" if dry_run else "is new"
     said = fresh if found.new else "was here already"

@@ -9,8 +9,8 @@ norms are summed over the touched parameters. What all prompts share cancels in 
     spread  ‖W(X_t − mean X_i)‖ / m     how far the target stands out: words that a model never learnt fall into parts
                                         that say little, and lie near the middle of all words
 
-An anchor that is near its target is mapped to exactly (`residual` is small) and draws the target. What the numbers
-are worth stands in docs/gates.md.
+An anchor that is near its target is mapped to exactly (`residual` is small) and draws the target. A patch that hardly
+moves its target leaves it where it was, however far the anchor is. What the numbers are worth stands in docs/gates.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ DOUBTFUL: Final = 0.18
 """Nearness from which on some pictures may show the target still."""
 LEAST_SPREAD: Final = 0.52
 """Below, the word is probably one that the model never learnt."""
+HALF_WAY: Final = 0.6
+"""Share of the way to its anchor that a target should be taken: below, some pictures may show it still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,26 @@ class Judgement:
         concept: what is erased.
         anchor: what it becomes; "" is nothing.
         apart: between target and anchor.
-        moved: how far the patch takes the target.
+        moved: how far the patch takes the target; None where it touches layers that read something else than text.
         spread: between target and the middle of what is kept.
+        scaled: whether there is such a unit; else it is `apart` itself, and `spread` says nothing.
     """
 
     concept: str
     anchor: str
     apart: float
-    moved: float
+    moved: float | None
     spread: float
+    scaled: bool = True
+
+    def moves_at_least(self, least: float) -> bool:
+        """Whether the patch takes the target so far, or as far as its anchor is, if that is nearer."""
+        return self.moved is None or self.moved >= min(least, self.apart)
+
+    @property
+    def short(self) -> bool:
+        """Whether the patch takes the target a part of the way only."""
+        return self.moved is not None and self.moved < HALF_WAY * self.apart
 
     @property
     def alike(self) -> float:
@@ -83,6 +96,12 @@ class Scale:
         unit = float(torch.tensor(sizes, dtype=torch.float64).median())
         # The middle is [d, n], position by position.
         return cls(gram, torch.stack(list(kept)).mean(0), unit) if unit > 0 else None
+
+    @classmethod
+    def between_two(cls, target: torch.Tensor, anchor: torch.Tensor, gram: torch.Tensor) -> Self | None:
+        """The scale on which a concept and its anchor [d, n] are 1 apart; None where they are the same."""
+        unit = _size(gram, target - anchor)
+        return cls(gram, anchor, unit) if unit > 0 else None
 
     def between(self, one: torch.Tensor, other: torch.Tensor) -> float:
         """What lies between two concepts [d, n], in units."""

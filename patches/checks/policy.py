@@ -9,6 +9,7 @@
     capacity = 1.0     # share of the dimensions that may be taken
     site = 0.05        # how much of a patch's effect a text encoder's patches may move
     alike = 0.32       # how like its target an anchor may be when a patch is made
+    moved = 0.3        # how far a patch must take its target when it is made
 
     [require]
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
@@ -57,7 +58,9 @@ _MAX_AGE: Final = 10 * 366 * 24
 _SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason", "actor_signature")
-_LATER: Final = ("alike",)
+_LATER: Final = ("alike", "moved")
+_LEAST: Final = ("kept", "moved")
+"""Limits of which the larger is the stricter."""
 
 
 def _is_number(value: object) -> bool:
@@ -69,7 +72,7 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Named limits. A relation may be at most its limit.
+    """Named limits. A relation may be at most its limit, but for `moved`, which is a least.
 
     Attributes:
         own: most leak of a patch on its own protected set.
@@ -81,6 +84,7 @@ class Policy:
         site: most share of a patch's effect that patches of the text encoder may move.
         alike: most that an anchor may be like its target when a patch is made: 1 is the target itself
             (`rasura.patches.checks.erasing`).
+        moved: least that a patch must take its target when it is made: 1 is what usually lies between two concepts.
         separable: whether patches must prove what they leave alone.
         reason: whether whoever changes something must say why.
         actor_signature: whether the entries of whatever changes something must be signed by who does it.
@@ -100,6 +104,7 @@ class Policy:
     capacity: float = 1.0
     site: float = 0.05
     alike: float = 0.32
+    moved: float = 0.3
     separable: bool = False
     reason: bool = False
     actor_signature: bool = False
@@ -205,9 +210,11 @@ def combine_policies(*policies: Policy) -> Policy:
     """
     if not policies:
         raise InputError("policy: expected at least one to combine, got none, which would allow everything", hint=_HINT)
-    limits: dict[str, Any] = {name: min(getattr(policy, name) for policy in policies) for name in list_limit_names()}
-    # Where fewer count as ending another's promise, more of them are judged.
-    limits["kept"] = max(policy.kept for policy in policies)
+    # Of `kept`, too: where fewer count as ending another's promise, more of them are judged.
+    limits: dict[str, Any] = {
+        name: (max if name in _LEAST else min)(getattr(policy, name) for policy in policies)
+        for name in list_limit_names()
+    }
     required = {name: any(getattr(policy, name) for policy in policies) for name in (*_REQUIREMENTS, "evaluated")}
     shares = {name: max(getattr(policy, name) for policy in policies) for name in _SHARES}
     ages = [policy.checkpoint_age for policy in policies if policy.checkpoint_age is not None]

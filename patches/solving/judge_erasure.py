@@ -14,18 +14,22 @@ from typing import Final
 import torch
 
 from rasura.patches.algebra.one_thread import use_one_thread
-from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
+from rasura.patches.algebra.rank_rule import RankRule
+from rasura.patches.checks.erasing import DOUBTFUL, FEWEST, HALF_WAY, LEAST_SPREAD, Judgement, Scale
 from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
 from rasura.patches.checks.policy import Policy
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ConceptError, ErasureRefusedError
+from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.remembered_texts import recall
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.plain_numbers import say_over
+from rasura.patches.plain_numbers import say_beside, say_over
 from rasura.patches.prompts.concept_prompts import AUTO, Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import GENERAL
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
@@ -48,29 +52,34 @@ def judge_erasure(
     *,
     standing: Collection[str] = (),
 ) -> tuple[Judgement, ...]:
-    """What each patch of a request will do, as far as stored numbers tell; none where there is no scale for them.
+    """What each patch of a request will do, as far as stored numbers tell.
+
+    Where too few concepts are kept to make a scale, only the share of its way that a patch takes its target is known.
 
     Args:
         host: the base model; read only.
         encoder: its text encoder.
         request: what was asked for.
         patches: what came of it, not yet signed.
-        policy: its limit `alike` is the most that an anchor may be like its target.
+        policy: its limit `alike` is the most that an anchor may be like its target, `moved` the least that a patch
+            must take its target.
         standing: concepts that became this anchor before; they are judged, but not refused.
 
     Raises:
-        ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named.
+        ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named. A patch that
+            leaves its target where it was.
     """
     encoder = encoder.reading_for(request.layers)
     judge = Judge.of(host, encoder, request, [n for p in patches for n in spaces_of(p).get(TEXT, ())])
-    if judge is None:
-        return ()
     found = tuple(judge.judged(patch) for patch in patches)
-    for judgement in found:
+    for judgement, patch in zip(found, patches, strict=True):
+        if judgement.concept in standing:
+            continue
         # The null prompt is no concept: pictures of it show anything, and its distance says little of them.
-        known = judgement.anchor and judgement.known and judgement.concept not in standing
-        if known and judgement.alike > policy.alike:
+        if judgement.anchor and judgement.known and judgement.alike > policy.alike:
             raise _refusal(judgement, judge, policy)
+        if not judgement.moves_at_least(policy.moved):
+            raise _too_little(judgement, patch.manifest, policy)
     return found
 
 
@@ -88,7 +97,7 @@ def choose_anchors(host: Host, encoder: TextEncoder, request: EraseRequest, poli
     encoder = encoder.reading_for(request.layers)
     names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
     judge = Judge.of(host, encoder, request, [n for n in names if not n.startswith("text_encoder")])
-    if judge is None:
+    if judge.scale is None:
         return request
     targets = (judge.anchored(target, policy) if target.anchor == AUTO else target for target in request.targets)
     return replace(request, targets=tuple(targets))
@@ -98,6 +107,18 @@ def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
     """What a person should hear before a patch is signed: words that the model hardly knows, anchors that are near."""
     said = []
     for found in judgements:
+        if found.short and found.moved is not None:
+            goal = repr(found.anchor) if found.anchor else "nothing"
+            said.append(
+                f"the patch takes {found.concept!r} {found.moved / found.apart:.0%} of the way to {goal} (below "
+                f"{HALF_WAY:.0%} pictures may show it still): look at pictures, rasura evaluate"
+            )
+        if not found.scaled:
+            said.append(
+                f"not judged whether {found.anchor!r} draws something else than {found.concept!r}: fewer than {FEWEST} "
+                "concepts are kept, and they are the scale"
+            )
+            continue
         if not found.known:
             said.append(
                 f"the model hardly knows {found.concept!r}: it stands out by {found.spread:.2f}, words that a model "
@@ -113,16 +134,25 @@ def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """The scale of a request, and how its concepts are encoded."""
+    """The scale of a request, and how its concepts are encoded.
 
-    scale: Scale
+    Attributes:
+        gram: Σ WᵀW of the touched parameters, [d, d] float64.
+        scale: of what is kept; None where that is too little.
+        encoder: the text encoder, as the touched layers see it.
+        encode: a concept's columns [d, n] float64; None where it does not fit.
+        request: what was asked for.
+    """
+
+    gram: torch.Tensor
+    scale: Scale | None
     encoder: TextEncoder
     encode: Callable[[str], torch.Tensor | None]
     request: EraseRequest
 
     @classmethod
-    def of(cls, host: Host, encoder: TextEncoder, request: EraseRequest, names: Iterable[ParamName]) -> Judge | None:
-        """The judge of a request whose patches touch these parameters; None where there is nothing to compare with."""
+    def of(cls, host: Host, encoder: TextEncoder, request: EraseRequest, names: Iterable[ParamName]) -> Judge:
+        """The judge of a request whose patches touch these parameters."""
         seen: dict[str, torch.Tensor | None] = {}
 
         def encode(concept: str) -> torch.Tensor | None:
@@ -133,7 +163,7 @@ class Judge:
         kept = [encode(concept) for concept in _kept(request)]
         gram = _gram(host.originals(sorted(set(names))), encoder.width)
         scale = Scale.of([columns for columns in kept if columns is not None], gram)
-        return None if scale is None else cls(scale, encoder, encode, request)
+        return cls(gram, scale, encoder, encode, request)
 
     def judged(self, patch: Patch) -> Judgement:
         """The judgement of a patch; its concept and anchor were encoded before, when it was made."""
@@ -141,10 +171,12 @@ class Judge:
         kernel = Footprint.of(patch).kernels.get(TEXT)
         target, anchor = self.encode(concept.text), self.encode(concept.anchor)
         if target is None or anchor is None:  # too long for these templates: nothing speaks against it
-            return Judgement(concept.text, concept.anchor, 1.0, 1.0, 1.0)
-        moved = 0.0 if kernel is None else self.scale.moved(torch.from_numpy(kernel), target)
-        apart = self.scale.between(target, anchor)
-        return Judgement(concept.text, concept.anchor, apart, moved, self.scale.spread(target))
+            return Judgement(concept.text, concept.anchor, 1.0, None, 1.0)
+        scale = self.scale or Scale.between_two(target, anchor, self.gram)
+        elsewhere = kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments)
+        moved = None if scale is None or elsewhere else scale.moved(torch.from_numpy(kernel), target)
+        apart, spread = (0.0, 0.0) if scale is None else (scale.between(target, anchor), scale.spread(target))
+        return Judgement(concept.text, concept.anchor, apart, moved, spread, scaled=self.scale is not None)
 
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
         """Anchors to offer a person, the nearest first, with how far they are: doubtful ones where no others are."""
@@ -157,7 +189,9 @@ class Judge:
         return [pair for pair in self._far(concept) if 1 - pair[1] <= policy.alike]
 
     def _far(self, concept: str) -> list[tuple[str, float]]:
-        """General concepts that the model knows, the nearest first, with how far they are."""
+        """General concepts that the model knows, the nearest first, with how far they are; none without a scale."""
+        if (scale := self.scale) is None:
+            return []
         target = self.encode(concept)
         retain = self.request.retain
         words = self.request.anchors or (GENERAL if retain is None or retain.whole else retain.concepts)
@@ -167,8 +201,8 @@ class Judge:
             others = [near.name for near in nearest]
         found = [(word, columns) for word in others if (columns := self.encode(word)) is not None]
         # Words that the model never learnt draw anything.
-        found = [pair for pair in found if self.scale.spread(pair[1]) >= LEAST_SPREAD] or found
-        far = [(word, self.scale.between(target, columns)) for word, columns in found] if target is not None else []
+        found = [pair for pair in found if scale.spread(pair[1]) >= LEAST_SPREAD] or found
+        far = [(word, scale.between(target, columns)) for word, columns in found] if target is not None else []
         return sorted(far, key=lambda pair: pair[1])
 
     def anchored(self, target: Target, policy: Policy) -> Target:
@@ -206,6 +240,25 @@ def _refusal(judgement: Judgement, judge: Judge, policy: Policy) -> ErasureRefus
         concept=judgement.concept,
         alike=f"{judgement.alike:.3f}",
         anchors=[word for word, _ in better],
+    )
+
+
+def _too_little(judgement: Judgement, made: Manifest, policy: Policy) -> ErasureRefusedError:
+    """The refusal of a patch that leaves its target where it was, with the command that makes a better one."""
+    concept, anchor = judgement.concept, judgement.anchor
+    moved, least = say_beside(judgement.moved or 0.0, min(policy.moved, judgement.apart))
+    coarser: dict[str, str] = {}
+    if made.eraser.name == NullSpace.name and encode_options(NullSpace()).items() <= made.eraser.options.items():
+        coarser["rule"] = str(RankRule.parse(made.protected.basis.rule).coarser)  # leaves the default more room
+    rule = "".join(f" --rank-rule {rule}" for rule in coarser.values())
+    return ErasureRefusedError(
+        f"the patch of {concept!r} ({made.eraser.name}) erases little or nothing: it takes {concept!r} {moved} of what "
+        f"lies between two concepts, expected at least {least}",
+        hint=f"{_hint(concept, [(anchor, 0.0)])}{rule}",
+        concept=concept,
+        anchor=anchor,
+        moved=f"{judgement.moved:.3e}",
+        **coarser,
     )
 
 

@@ -127,6 +127,9 @@ def _check_erases(request: EraseRequest, erasures: Sequence[Erasure]) -> None:
                 f"erasing {target.concept!r} by {request.eraser.name} with these choices changes nothing: expected a "
                 "change of some layer; what is protected, and the other concepts, may leave it no room",
                 hint=f"rasura erase --base MODEL --concept {shlex.quote(target.concept)} --retain FILE",
+                concept=target.concept,
+                anchor=target.anchor,
+                moved="0",
             )
 
 

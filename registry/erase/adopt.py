@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -15,7 +17,7 @@ from rasura.patches.algebra.split import LowRank, reduce_alone
 from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given, name_layers
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
-from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError, NotFoundError
 from rasura.patches.foreign.changes import PICTURE, TEXT, Size, find_changes, refuse_other
 from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.patch import Patch
@@ -27,7 +29,7 @@ from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
-from rasura.registry.erase.erase import find_guarded
+from rasura.registry.erase.erase import find_guarded, judge_patches
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
@@ -39,6 +41,9 @@ from rasura.registry.trust.verified_patch import load_verified, read_signed_file
 __all__ = ["Adoption", "Foundling", "Portion", "adopt"]
 
 Progress = Callable[[str, int, int], None]
+
+_NEAR: Final = 0.6
+"""What a change may leave of its concept at the best scale, for that scale to be advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Foundling:
         form: whole weights, or an adapter.
         sizes: of every change in the file, whether it was taken or not.
         retain: the retain set without what names the concept.
+        doubts: what speaks against its erasing anything, in sentences.
     """
 
     patch: Patch
@@ -106,6 +112,7 @@ class Foundling:
     form: str
     sizes: tuple[Size, ...]
     retain: RetainSet | None
+    doubts: tuple[str, ...] = ()
 
 
 def adopt(
@@ -138,7 +145,8 @@ def adopt(
         dry_run: read, split and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
-        RefusedError: it changes what a patch cannot hold, or nothing of it is separable; logged as refused.
+        RefusedError: it changes what a patch cannot hold, nothing of it is separable, or it leaves its target where it
+            was; logged as refused.
         BaseMismatchError: the folder holds another base; logged as refused.
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
@@ -153,7 +161,9 @@ def adopt(
         if protect_others:
             protect = (*protect, *find_others(registry, {opened.record.digest}, [adoption.target.concept]))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        patch = _built(registry, opened, find_guarded(request, known, opened), progress)
+        full = find_guarded(request, known, opened)
+        patch = _built(registry, opened, full, progress)
+        doubts = _judged(registry, opened, full, patch, progress)
         if private is None:
             (new,) = find_new(registry, [patch.patch_id])
         else:
@@ -161,7 +171,26 @@ def adopt(
             noted = replace(draft, details={"file": file, "made_by": adoption.made_by, "take": eraser.take})
             signed = SignedPatch(read_signed_files(patch, private), source, noted, request.retain)
             ((_, new),) = add_signed(registry, [signed])
-    return Foundling(patch, new, eraser.form, sizes, request.retain)
+    return Foundling(patch, new, eraser.form, sizes, request.retain, doubts)
+
+
+def _judged(
+    registry: Registry, opened: OpenBase, request: EraseRequest, patch: Patch, progress: Progress
+) -> tuple[str, ...]:
+    """What speaks against its erasing anything: whether its anchor is a good one was another program's choice.
+
+    Raises:
+        ErasureRefusedError: it leaves its target where it was.
+    """
+    policy = replace(registry.policy(), alike=math.inf)
+    try:
+        (doubts,) = judge_patches(opened, request, [patch], policy, progress)
+    except ErasureRefusedError as error:
+        best = patch.manifest.measured.get("best_scale", "0")
+        near = float(patch.manifest.measured.get("best_residual", "1")) < _NEAR
+        error.hint = f"--scale {float(best):g}" if near else "--concept TEXT"
+        raise
+    return doubts
 
 
 def _opened(

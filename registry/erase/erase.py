@@ -179,7 +179,8 @@ def judge_patches(
         standing: concepts that became this anchor before; of them everything is only said.
 
     Raises:
-        ErasureRefusedError: an anchor that draws the target; those that would do are named.
+        ErasureRefusedError: an anchor that draws the target; those that would do are named. A patch that leaves its
+            target where it was.
     """
     progress("judging the erasure", 0, 1)
     found = judge_erasure(opened.host, opened.encoder, request, patches, policy, standing=standing)
@@ -190,6 +191,8 @@ def judge_patches(
 def suggest_anchor(error: ErasureRefusedError, begin: str, end: str = "") -> None:
     """Where a refusal names anchors that would do, its hint becomes the command that takes the first of them.
 
+    Where a method did too little, it becomes the command without that method's choices.
+
     Args:
         error: the refusal.
         begin: the command up to the concept.
@@ -198,6 +201,9 @@ def suggest_anchor(error: ErasureRefusedError, begin: str, end: str = "") -> Non
     match error.details:
         case {"concept": str(concept), "anchors": [str(anchor), *_]}:
             error.hint = f"{begin} --concept {shlex.quote(concept)} --anchor {shlex.quote(anchor)}{end}"
+        case {"concept": str(concept), "anchor": str(anchor), "moved": str(), **others}:
+            rule = f" --rank-rule {others['rule']}" if "rule" in others else ""
+            error.hint = f"{begin} --concept {shlex.quote(concept)} --anchor {shlex.quote(anchor)}{end}{rule}"
 
 
 def name_retain(retain: RetainSet | None) -> str:

@@ -38,7 +38,7 @@ def test_an_erasure_is_applied_reverted_and_logged(method: str, workshop: Worksh
     before = workshop.digests()
     (workshop.folder / "keep.txt").write_text("painting\ncat\na\nthe\n")
     # Soft and shortened erasers leak more than a policy in earnest would have; what is asked here is the way.
-    (workshop.folder / "loose.toml").write_text("[limits]\nown = inf\nstack = inf\n")
+    (workshop.folder / "loose.toml").write_text("[limits]\nown = inf\nstack = inf\nmoved = 0\n")
     run("policy", "set", "loose.toml")
     what = ("--base", "tiny", "--concept", "dog", "--anchor", "cat", "--retain", "keep.txt", "--template", "{}")
     chosen = (part for name, value in CHOICES[method].items() for part in ("--set", f"{name}={value}"))

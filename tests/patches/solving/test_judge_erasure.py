@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.models.tiny import TinySpec, tiny_model
 
 from rasura.patches.algebra.protected_subspace import Moment
@@ -12,6 +14,7 @@ from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.erasers.closed_form.joint.eraser import Joint
+from rasura.patches.erasers.closed_form.uce import Uce
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.patch import Patch
@@ -118,12 +121,13 @@ def test_what_the_model_draws_is_known_and_slips_are_not(model: Model) -> None:
     known = json.loads((REFERENCE / "concepts.json").read_text())
     names = [n for n in find_cross_attention(model.host.parameters(), TEXT_LAYERS) if ".to_v." in n]
     judge = Judge.of(model.host, model.encoder, model.request(Target("dog", "cat")), names)
-    assert judge is not None
+    scale = judge.scale
+    assert scale is not None
 
     def spread(word: str) -> float:
         columns = judge.encode(word)
         assert columns is not None
-        return judge.scale.spread(columns)
+        return scale.spread(columns)
 
     words = [*known["objects"], *known["styles"]]
     assert len(words) == 26 + 5
@@ -163,10 +167,46 @@ def test_named_anchors_stay(model: Model) -> None:
     assert choose_anchors(model.host, model.encoder, request, DEFAULT_POLICY) is request
 
 
-def test_without_a_scale_nothing_is_judged_and_nothing_chosen(tiny: Model) -> None:
+@pytest.mark.parametrize(("ridge", "passes"), [(0.5, True), (3e5, False), (1e6, False)])
+def test_a_patch_that_leaves_its_target_where_it_was_is_refused(model: Model, ridge: float, passes: bool) -> None:
+    request = replace(model.request(Target("dog", "frog")), eraser=Uce(ridge=ridge), layers="kv")
+    if passes:
+        (found,) = model.judged(request)
+        assert found.moved is not None
+        assert found.moved > DEFAULT_POLICY.moved
+        return
+    with pytest.raises(ErasureRefusedError, match=r"patch of 'dog' \(uce\) erases little") as caught:
+        model.judged(request)
+    assert caught.value.hint == "rasura erase --base MODEL --concept dog --anchor frog --retain FILE"
+    (lenient,) = model.judged(request, Policy(moved=0.0))
+    assert any("of the way to 'frog'" in doubt for doubt in list_doubts([lenient]))
+
+
+def test_a_default_that_does_too_little_is_told_a_coarser_rule(model: Model) -> None:
+    request = model.request(Target("dog", "frog"))
+    with pytest.raises(ErasureRefusedError, match=r"expected at least 0\.8") as caught:
+        model.judged(request, Policy(moved=9.0))  # no patch goes farther than its anchor is
+    assert f"--rank-rule {request.rule.coarser}" in caught.value.hint
+
+
+def test_without_a_scale_only_the_way_is_judged_and_nothing_chosen(tiny: Model) -> None:
     request = replace(tiny.request(Target("dog", "cat")), rule=RankRule.parse("count:8"))
-    assert tiny.judged(request, Policy(alike=0.0)) == ()
+    (found,) = tiny.judged(request, Policy(alike=0.0))
+    assert not found.scaled
+    assert found.moved == pytest.approx(1, abs=0.2)
+    (doubt,) = list_doubts([found])
+    assert "fewer than 4 concepts are kept" in doubt
+    with pytest.raises(ErasureRefusedError, match="erases little or nothing"):
+        tiny.judged(replace(request, eraser=Uce(ridge=1e4), layers="kv"))
     assert tiny.chosen(replace(request, targets=(Target("dog", AUTO),))) == [AUTO]
+
+
+@given(moved=st.floats(0, 3), apart=st.floats(0, 3), least=st.floats(0, 3))
+def test_what_reaches_its_anchor_is_never_too_little(moved: float, apart: float, least: float) -> None:
+    found = Judgement("dog", "car", apart, moved, 1.0)
+    assert found.moves_at_least(least) == (moved >= least or moved >= apart)
+    assert not (found.short and moved >= apart)
+    assert replace(found, moved=None).moves_at_least(least)
 
 
 def test_doubts_are_said_of_what_is_doubtful_only() -> None:

@@ -16,6 +16,7 @@ from support.registries.workshop import ALICE, Workshop, digests, silent, worksh
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import (
     BaseMismatchError,
     ErasureRefusedError,
@@ -32,10 +33,18 @@ from rasura.registry.erase.rebase import join, rebase
 from rasura.registry.erase.solve_again import Anew
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
+from rasura.registry.stacks.policy_file import put_in_force
 
 DRAFT = Draft("bob", "from another team", "patch.adopt", "success")
 RETAIN = RetainSet("retain.txt", ("painting", "a", "the"))
 TEXT = ("attn2.to_k", "attn2.to_v")
+
+
+@pytest.fixture(autouse=True)
+def lenient(workshop: Workshop) -> None:
+    """A policy that takes what hardly erases: what is trained in a moment on random weights is such."""
+    with workshop.open() as opened:
+        put_in_force(opened, Policy(moved=0.0), ALICE)
 
 
 @pytest.fixture
@@ -280,6 +289,23 @@ def test_it_lives_beside_ours_and_is_kept_off_them(workshop: Workshop, registry:
     assert [pair.after is not None and pair.after < 1e-3 for pair in moved.pairs] == [True]
     with pytest.raises(InputError, match="was adopted"):
         join(registry, [found.patch.patch_id, workshop.dog], Anew(), DRAFT, silent)
+
+
+def test_what_leaves_its_concept_where_it_was_is_not_adopted(
+    workshop: Workshop, registry: Registry, uce: Path, tmp_path: Path
+) -> None:
+    """A change for another concept, and one that is a hundredth of an erasure: the scale that would erase is named."""
+    put_in_force(registry, Policy(), ALICE)
+    unet = load_file(workshop.model / "unet" / "diffusion_pytorch_model.safetensors")
+    weak = {name: unet[name] + 0.01 * (edited - unet[name]) for name, edited in load_file(uce).items()}
+    save_file(weak, tmp_path / "weak.safetensors")
+    source = tmp_path / "weak.safetensors"
+    with workshop.unchanged("refused erasure_refused"), pytest.raises(ErasureRefusedError, match="erases little") as no:
+        adopted(registry, adoption(source, whole=True))
+    option, scale = no.value.hint.split()
+    assert option == "--scale"
+    assert 50 < float(scale) < 200
+    assert adopted(registry, adoption(source, whole=True, scale=float(scale))).new
 
 
 def test_a_base_that_moved_is_named_and_compared(
