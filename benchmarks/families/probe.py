@@ -105,7 +105,7 @@ def print_probe(released: Released, folder: Path) -> None:
     size = int(run([_MAKER, "configured", released.name, str(folder / "model")], folder).out)
     ran = type_in(["probe", "model", "--json"], folder)
     found = json.loads(ran.out)["data"]
-    read = [layer for layer in found["layers"] if layer["reads"] in {"text", "normed", "projected"}]
+    read = [layer for layer in found["layers"] if layer["reads"] in {"text", "normed", "projected", "fused"}]
     names = [layer["pattern"].split("*.")[-1].removeprefix("transformer.").removeprefix("unet.") for layer in read]
     entrances = ", ".join(dict.fromkeys(f"`{name}`" for name in names))
     kinds = ", ".join(dict.fromkeys(layer["reads"] for layer in read))

@@ -39,6 +39,15 @@ class Released:
 _WAN: Final = "diffusers' convert_wan_to_diffusers.py"
 _FLUX2: Final = "diffusers' convert_flux2_to_diffusers.py"
 _KLEIN: Final[Mapping[str, Any]] = {"guidance_embeds": False}
+_COSMOS: Final = "diffusers' convert_cosmos_to_diffusers.py"
+_COSMOS_25: Final[Mapping[str, Any]] = {
+    "in_channels": 17,
+    "num_attention_heads": 16,
+    "rope_scale": (1.0, 3.0, 3.0),
+    "extra_pos_embed_type": None,
+    "use_crossattn_projection": True,
+    "crossattn_proj_in_channels": 100352,
+}
 _KOLORS: Final[Mapping[str, Any]] = {
     "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -100,9 +109,11 @@ CONFIGURED: Final = (
         "Cosmos-Predict2 2B",
         "CosmosTransformer3DModel",
         {"num_attention_heads": 16, "rope_scale": (1.0, 4.0, 4.0), "extra_pos_embed_type": None},
-        "diffusers' convert_cosmos_to_diffusers.py",
+        _COSMOS,
     ),
+    Released("Cosmos-Predict2.5 2B", "CosmosTransformer3DModel", _COSMOS_25, _COSMOS),
     Released("Qwen-Image 2.1", "QwenImage21Transformer2DModel"),
+    Released("Krea 2", "Krea2Transformer2DModel"),
     Released("ERNIE-Image", "ErnieImageTransformer2DModel"),
     Released("Kolors", "UNet2DConditionModel", _KOLORS, "its config.json"),
 )

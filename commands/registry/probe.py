@@ -16,6 +16,7 @@ _SAYS: Final = {
     "text": "text states as they are",
     "normed": "text states after a norm",
     "projected": "text after fixed layers",
+    "fused": "the whole prompt, fused",
     "refined": "words mixed by attention",
     "pooled": "one pooled text a prompt",
     "stream": "text, picture and time",

@@ -17,8 +17,9 @@ from rasura.patches.types import Digest, ParamName
 
 __all__ = ["FIXED", "TraceSpec", "TracedSpec"]
 
-FIXED: Final = ("text", "normed", "projected")
-"""What a touched layer may read: token states as they come, after norms, or after other fixed modules, row by row."""
+FIXED: Final = ("text", "normed", "projected", "fused")
+"""What a touched layer may read: token states as they come, after norms, after other fixed modules, row by row, or
+after fixed modules that see all rows of a prompt."""
 _PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9_.*]{0,511}"
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 _MOST: Final = 1000

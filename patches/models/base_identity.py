@@ -20,7 +20,7 @@ from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.trace_spec import TraceSpec
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
 from rasura.patches.models.families import find_family
-from rasura.patches.models.refuse_family import refuse_two_spaces, refuse_unread
+from rasura.patches.models.refuse_family import refuse_two_spaces, refuse_unread, refuse_wide
 from rasura.patches.types import SHORT, Digest, ParamName
 
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
@@ -107,7 +107,7 @@ def find_cross_attention(
     Raises:
         InputError: other layers.
         UnsupportedHostError: there are none, they read something else (the message says what the family has instead),
-            or embeddings of another width.
+            or embeddings of another width, or of one whose d × d matrices are too large.
     """
     if layers not in LAYERS:
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
@@ -134,6 +134,7 @@ def find_cross_attention(
             f"got {width} from the text encoder",
             hint="rasura methods",
         )
+    refuse_wide(infos, width)
     return found
 
 

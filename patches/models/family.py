@@ -12,7 +12,7 @@ from rasura.patches.types import ParamName
 __all__ = ["CROSS_ATTENTION", "Encoder", "Family", "Reader", "Reads", "States", "find_matching"]
 
 
-Reads = Literal["text", "normed", "pooled", "projected", "stream", "picture"]
+Reads = Literal["text", "normed", "pooled", "projected", "fused", "stream", "picture"]
 
 States = Literal["last", "penultimate"]
 """Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
@@ -116,12 +116,12 @@ class Family:
         return [name for name in sorted(infos) if self.reads(name) == reads]
 
     def entrances(self, infos: Mapping[ParamName, ParameterInfo]) -> list[ParamName]:
-        """The parameters through which text enters: they read the embeddings themselves, or after a norm alone."""
-        return self.reading(infos, "text") or self.reading(infos, "normed")
+        """The parameters through which text enters: they read the embeddings themselves, or what all of them pass."""
+        return self.reading(infos, "text") or self.reading(infos, "normed") or self.reading(infos, "fused")
 
     def through(self, *, entrances: bool) -> tuple[str, ...]:
         """The modules that text goes through before its entrances, or before cross-attention, read it."""
-        kinds = ("text", "normed") if entrances else ("text", "projected")
+        kinds = ("text", "normed", "fused") if entrances else ("text", "projected")
         ways = [
             reader.through
             for reader in self.readers

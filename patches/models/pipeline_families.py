@@ -54,10 +54,15 @@ _GEMMA_OF_LUMINA: Final = _pipeline("Lumina2", 2304, 256)
 _GLM_OF_COGVIEW4: Final = _pipeline("CogView4", 4096, 1024, alone=True)
 _LLAMA_OF_HUNYUAN: Final = _pipeline("HunyuanVideo", 4096, 256)
 _T5_OF_COSMOS: Final = _pipeline("Cosmos2TextToImage", 1024, 512, causal=False)
+_QWEN_OF_COSMOS_25: Final = _pipeline("Cosmos2_5_PredictBase", 100352, 512, masked=False)
 _GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=False)
 _QWEN_OF_QWEN_IMAGE_21: Final = _pipeline("QwenImage21", 4096, 1024, alone=True)
 _MINISTRAL_OF_ERNIE: Final = _pipeline("ErnieImage", 2560, 512, alone=True)
+_QWEN_OF_KREA: Final = _pipeline("Krea2", 30720, 512, causal=False)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
+_KREA_TEXT: Final = "transformer.txt_in"
+_COSMOS_BLOCKS: Final = "transformer.transformer_blocks.*"
+_COSMOS_TEXT: Final = "transformer.crossattn_proj"
 _COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
 _FLUX2: Final = "transformer.double_stream_modulation_txt.linear.weight"
 _GUIDED: Final = "transformer.time_guidance_embed.guidance_embedder"
@@ -181,10 +186,18 @@ PIPELINE_FAMILIES: Final = (
     Family(
         "Cosmos",
         (_T5_OF_COSMOS,),
-        tuple(Reader(f"transformer.transformer_blocks.*.attn2.to_{role}.weight", "text") for role in "kv"),
-        has=("transformer.transformer_blocks.*.attn2.to_k.weight", "transformer.patch_embed.proj.weight", _COSMOS_TIME),
-        lacks=("transformer.crossattn_proj.*",),  # of later ones, whose pipeline reads with another encoder
+        tuple(Reader(f"{_COSMOS_BLOCKS}.attn2.to_{role}.weight", "text") for role in "kv"),
+        has=(f"{_COSMOS_BLOCKS}.attn2.to_k.weight", "transformer.patch_embed.proj.weight", _COSMOS_TIME),
+        lacks=(f"{_COSMOS_TEXT}.*",),  # of later ones, whose pipeline reads with another encoder
         sequence=((_T5_OF_COSMOS,),),
+    ),
+    Family(
+        "Cosmos 2.5",
+        (_QWEN_OF_COSMOS_25,),
+        (Reader(f"{_COSMOS_TEXT}.0.weight", "text"), *read_projected(_COSMOS_BLOCKS, _COSMOS_TEXT)),
+        has=(f"{_COSMOS_TEXT}.0.weight", f"{_COSMOS_BLOCKS}.attn2.to_k.weight", _COSMOS_TIME),
+        lacks=("transformer.img_context_proj.*",),  # of Transfer 2.5, whose ControlNet reads the text, too
+        sequence=((_QWEN_OF_COSMOS_25,),),
     ),
     Family(
         "Lumina 2",
@@ -202,6 +215,13 @@ PIPELINE_FAMILIES: Final = (
         ),
         has=("transformer.txt_in.in_layer.weight", "transformer.txt_in.text_norm.weight", "transformer.img_in.weight"),
         sequence=((_QWEN_OF_QWEN_IMAGE_21,),),
+    ),
+    Family(
+        "Krea 2",
+        (_QWEN_OF_KREA,),
+        (Reader(f"{_KREA_TEXT}.linear_1.weight", "fused", ("transformer.text_fusion", f"{_KREA_TEXT}.norm")),),
+        has=(f"{_KREA_TEXT}.linear_1.weight", "transformer.text_fusion.projector.weight"),
+        sequence=((_QWEN_OF_KREA,),),
     ),
     Family(
         "ERNIE-Image",

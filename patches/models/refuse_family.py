@@ -10,27 +10,34 @@ from rasura.patches.models.families import FAMILIES, PROJECTED, find_family
 from rasura.patches.models.family import Family, Reads, find_matching
 from rasura.patches.types import ParamName
 
-__all__ = ["refuse_several_encoders", "refuse_two_spaces", "refuse_unread"]
+__all__ = ["refuse_several_encoders", "refuse_two_spaces", "refuse_unread", "refuse_wide"]
 
 _READS: Final[Mapping[Reads, str]] = {
     "text": "the text embeddings themselves",
     "normed": "the text embeddings after a norm",
     "pooled": "one pooled embedding a prompt",
     "projected": "what a network made of the text embeddings",
+    "fused": "what a network made of all text embeddings of a prompt",
     "stream": "a text stream that is mixed with time step and picture",
     "picture": "the picture alone",
 }
 
-_OF_TEXT: Final = frozenset({"text", "normed", "projected"})
-"""What is a fixed function of each token's state: there a detector can sit."""
+_OF_TEXT: Final = frozenset({"text", "normed", "projected", "fused"})
+"""What is a fixed function of each token's state, or of a prompt's: there a detector can sit."""
 
 _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
+
+_GIB: Final = 1 << 30
+_MOST: Final = 8 * _GIB
+"""Bytes of a d × d matrix of float64, of which an erasure and its checks make several."""
 
 _KNOWN_OTHERS: Final[Mapping[str, str]] = {
     "transformer.caption_projection.*.linear.weight": "HiDream's: each block reads a layer of Llama by a map of its "
     "own (caption_projection.N), and the last map reads T5. No one detector sees what all read, and a patch of one "
     "map, or of T5's alone, would leave the concept in the others; two CLIPs' pooled text enters beside them. So the "
     "model is no base, whatever method or layers are named; its layers can be looked at",
+    "transformer.img_context_proj.*": "Cosmos Transfer 2.5's: its ControlNet reads the text by maps of its own beside "
+    "the transformer's, and a patch of these alone would leave the concept there",
     PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders than Kolors' ChatGLM give, as "
     "in DeepFloyd IF and Kandinsky: what it reads is not known",
 }
@@ -100,6 +107,25 @@ def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> 
             "what a network of each its own made of the text",
             hint="rasura erase --layers text",
         )
+
+
+def refuse_wide(infos: Mapping[ParamName, ParameterInfo], width: int) -> None:
+    """Refuse embeddings so wide that the second moment of their tokens, [d, d] float64, is too large to work with.
+
+    Raises:
+        UnsupportedHostError: naming its size, and the layers of the family that read what is narrower.
+    """
+    if (size := 8 * width * width) <= _MOST:
+        return
+    family = find_family(infos)
+    behind = () if family is None else family.reading(infos, "projected")
+    raise UnsupportedHostError(
+        f"expected embeddings whose second moment, d × d numbers of 8 bytes, is at most {_MOST // _GIB} GiB, got "
+        f"embeddings of width {width}: {size / _GIB:.0f} GiB"
+        + (f"; {behind[0]} reads what a network makes of them, {infos[behind[0]].shape[-1]} wide" if behind else ""),
+        hint="rasura erase --layers kv" if behind else "rasura probe MODEL",
+        width=width,
+    )
 
 
 def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:

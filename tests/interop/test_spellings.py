@@ -32,7 +32,9 @@ CONVERTERS: dict[str, Callable[..., State]] = {
     "Wan": theirs.convert_wan_transformer_to_diffusers,
     "LTX": theirs.convert_ltx_transformer_checkpoint_to_diffusers,
     "HunyuanVideo": theirs.convert_hunyuan_video_transformer_to_diffusers,
+    "Krea 2": theirs.convert_krea2_transformer_checkpoint_to_diffusers,
     "Cosmos": theirs.convert_cosmos_transformer_checkpoint_to_diffusers,
+    "Cosmos 2.5": theirs.convert_cosmos_transformer_checkpoint_to_diffusers,
 }
 # Their converters know the published models' widths alone.
 WIDE = {
@@ -82,7 +84,7 @@ def test_every_native_name_is_that_of_diffusers_converter(
 
 
 def _prefix(family: str) -> str:
-    return "net." if family == "Cosmos" else ""
+    return "net." if family.startswith("Cosmos") else ""
 
 
 @pytest.mark.parametrize("family", [name for name in SPELLINGS if name not in ("FLUX.2 klein", "Wan 2.2")])
@@ -124,7 +126,9 @@ def test_the_names_of_layers_that_read_text() -> None:
         },
         "LTX": {"transformer_blocks.7.attn2.to_v": "transformer_blocks.7.attn2.to_v"},
         "HunyuanVideo": {"context_embedder.proj_in": "txt_in.input_embedder"},
+        "Krea 2": {"txt_in.linear_1": "txtmlp.1", "transformer_blocks.3.attn.to_k": "blocks.3.attn.wk"},
         "Cosmos": {"transformer_blocks.12.attn2.to_k": "blocks.12.cross_attn.k_proj"},
+        "Cosmos 2.5": {"transformer_blocks.12.attn2.to_v": "blocks.12.cross_attn.v_proj"},
     }
     for family, names in known.items():
         for ours, native in names.items():

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from rasura.patches.format.spellings.bfl import CHROMA, FLUX, FLUX2
-from rasura.patches.format.spellings.image import AURAFLOW, LUMINA2, PIXART, QWEN_IMAGE, SANA, SD3, Z_IMAGE
+from rasura.patches.format.spellings.image import AURAFLOW, KREA2, LUMINA2, PIXART, QWEN_IMAGE, SANA, SD3, Z_IMAGE
 from rasura.patches.format.spellings.spelling import Spelling
-from rasura.patches.format.spellings.video import COSMOS, HUNYUAN_VIDEO, LTX, WAN
+from rasura.patches.format.spellings.video import COSMOS, COSMOS_25, HUNYUAN_VIDEO, LTX, WAN
 
 __all__ = ["SPELLINGS", "find_spelling", "find_spelling_of"]
 
@@ -32,7 +32,9 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "Wan 2.2": WAN,
     "LTX": LTX,
     "HunyuanVideo": HUNYUAN_VIDEO,
+    "Krea 2": KREA2,
     "Cosmos": COSMOS,
+    "Cosmos 2.5": COSMOS_25,
 }
 """CogView4 has none that ComfyUI or diffusers would read."""
 

@@ -1,10 +1,10 @@
-"""Names of the code of SD3, AuraFlow, Sana, PixArt, Lumina 2, Z-Image and Qwen-Image."""
+"""Names of the code of SD3, AuraFlow, Sana, PixArt, Lumina 2, Z-Image, Qwen-Image and Krea 2."""
 
 from typing import Final
 
 from rasura.patches.format.spellings.spelling import Names, Spelling, in_blocks
 
-__all__ = ["AURAFLOW", "LUMINA2", "PIXART", "QWEN_IMAGE", "SANA", "SD3", "Z_IMAGE"]
+__all__ = ["AURAFLOW", "KREA2", "LUMINA2", "PIXART", "QWEN_IMAGE", "SANA", "SD3", "Z_IMAGE"]
 
 _TURNED: Final = "norm_out.linear"  # scale and shift the other way round
 
@@ -226,4 +226,54 @@ Z_IMAGE: Final = Spelling(
 
 QWEN_IMAGE: Final = Spelling(
     ("txt_in.weight", "txt_norm.weight", "img_in.weight", "transformer_blocks.0.img_mod.1.weight"), {}, plain=True
+)
+
+_KREA2_BLOCKS: Final = (
+    ("blocks.#.", "transformer_blocks.#."),
+    *((f"txtfusion.{kind}_blocks.#.", f"text_fusion.{kind}_blocks.#.") for kind in ("layerwise", "refiner")),
+)
+KREA2: Final = Spelling(
+    ("txtmlp.1.weight", "txtfusion.projector.weight", "first.weight"),
+    {
+        "first": "img_in",
+        "tmlp.0": "time_embed.linear_1",
+        "tmlp.2": "time_embed.linear_2",
+        "tproj.1": "time_mod_proj",
+        "txtmlp.1": "txt_in.linear_1",
+        "txtmlp.3": "txt_in.linear_2",
+        "txtfusion.projector": "text_fusion.projector",
+        "last.linear": "final_layer.linear",
+        **dict(
+            row
+            for theirs, ours in _KREA2_BLOCKS
+            for row in in_blocks(
+                theirs,
+                ours,
+                {
+                    "attn.wq": "attn.to_q",
+                    "attn.wk": "attn.to_k",
+                    "attn.wv": "attn.to_v",
+                    "attn.wo": "attn.to_out.0",
+                    "attn.gate": "attn.to_gate",
+                    **{f"mlp.{name}": f"ff.{name}" for name in ("gate", "up", "down")},
+                },
+            )
+        ),
+    },
+    {
+        "txtmlp.0.scale": "txt_in.norm.weight",
+        "last.norm.scale": "final_layer.norm.weight",
+        "last.modulation.lin": "final_layer.scale_shift_table",
+        "blocks.#.mod.lin": "transformer_blocks.#.scale_shift_table",  # there in one row
+        **{
+            f"{theirs}{name}.scale": f"{ours}{our_name}.weight"
+            for theirs, ours in _KREA2_BLOCKS
+            for name, our_name in (
+                ("attn.qknorm.qnorm", "attn.norm_q"),
+                ("attn.qknorm.knorm", "attn.norm_k"),
+                ("prenorm", "norm1"),
+                ("postnorm", "norm2"),
+            )
+        },
+    },
 )

@@ -1,11 +1,12 @@
-"""Names of the code of Wan, LTX, HunyuanVideo and Cosmos."""
+"""Names of the code of Wan, LTX, HunyuanVideo, Cosmos and Cosmos 2.5."""
 
+from dataclasses import replace
 from typing import Final
 
 from rasura.patches.format.spellings.bfl import DOUBLE, NORMS, SINGLE_NORMS
 from rasura.patches.format.spellings.spelling import Names, Spelling, in_blocks
 
-__all__ = ["COSMOS", "HUNYUAN_VIDEO", "LTX", "WAN"]
+__all__ = ["COSMOS", "COSMOS_25", "HUNYUAN_VIDEO", "LTX", "WAN"]
 
 _WAN_EMBEDDERS: Final = "condition_embedder"
 WAN: Final = Spelling(
@@ -164,6 +165,7 @@ HUNYUAN_VIDEO: Final = Spelling(
     },
 )
 
+_COSMOS_TEXT: Final = "crossattn_proj.0.weight"
 COSMOS: Final = Spelling(
     ("blocks.0.cross_attn.k_proj.weight", "x_embedder.proj.1.weight", "t_embedder.1.linear_1.weight"),
     {
@@ -201,5 +203,12 @@ COSMOS: Final = Spelling(
         ),
     },
     prefixes=("net.", "model.diffusion_model.", ""),
+    lacks=(_COSMOS_TEXT,),
     without=("learnable_pos_embed.pos_emb_h",),  # Cosmos 1, whose code has other names
+)
+COSMOS_25: Final = replace(
+    COSMOS,
+    marks=(*COSMOS.marks, _COSMOS_TEXT),
+    modules={**COSMOS.modules, "crossattn_proj.0": "crossattn_proj.0"},
+    lacks=(),
 )

@@ -44,8 +44,10 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "CogView4": ("CogView4Transformer2DModel",),
     "HunyuanVideo": ("HunyuanVideoTransformer3DModel",),
     "Cosmos": ("CosmosTransformer3DModel",),
+    "Cosmos 2.5": ("CosmosTransformer3DModel",),
     "Lumina 2": ("Lumina2Transformer2DModel",),
     "Qwen-Image 2.1": ("QwenImage21Transformer2DModel",),
+    "Krea 2": ("Krea2Transformer2DModel",),
     "ERNIE-Image": ("ErnieImageTransformer2DModel",),
     "Kolors": (_IMAGES,),
 }

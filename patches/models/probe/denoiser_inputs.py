@@ -37,6 +37,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
         "cap_feat_dim",
         "context_in_dim",
         "cross_attention_dim",
+        "text_hidden_dim",
     ),
     "encoder_hidden_states_t5": ("cross_attention_dim_t5", "caption_channels"),
     "encoder_hidden_states_llama3": ("caption_channels",),
@@ -44,6 +45,8 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "text_bth": ("text_in_dim",),
 }
 """Token states, and where a configuration has their width."""
+_STACKED: Final = "num_text_layers"
+"""Of how many layers of its encoder a token's states are, one above the other."""
 _BEHIND: Final = "crossattn_proj_in_channels"
 _POOLED: Final[Mapping[str, tuple[str, ...]]] = {
     "pooled_projections": ("pooled_projection_dim",),
@@ -58,7 +61,7 @@ class Inputs:
 
     Attributes:
         given: by their names.
-        words: the token states among them, each [length, width] or a list of such.
+        words: the token states among them, each [length, width], or [length, layers, width] of several layers.
     """
 
     given: Mapping[str, Any]
@@ -122,6 +125,9 @@ class _Maker:
             "added_cond_kwargs": self._added(),
             "img_ids": _grid(_PATCHES, columns),
             "txt_ids": torch.zeros(LENGTH, columns),
+            "position_ids": torch.cat([torch.zeros(LENGTH, columns), _grid(_PATCHES, columns)])
+            if _STACKED in config
+            else None,
             "img_shapes": [[(1, 4, 4)]],
             "img_mask": torch.arange(LENGTH + _SLOTS)[None] >= LENGTH,
             "text_lens": torch.tensor([LENGTH]),
@@ -152,7 +158,8 @@ class _Maker:
         width = _width(self.config, keys, last=name.endswith("llama3"))
         if width is None:
             raise KeyError(name)
-        return _normal(self.seeds["text"], LENGTH, width)
+        layers = (int(self.config[_STACKED]),) if _STACKED in self.config else ()
+        return _normal(self.seeds["text"], LENGTH, *layers, width)
 
     def _as_given(self, name: str, words: torch.Tensor) -> Any:
         if name == "cap_feats":

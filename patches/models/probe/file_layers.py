@@ -17,7 +17,7 @@ from rasura.patches.types import ParamName
 
 __all__ = ["FileLayers", "NativeLayer", "describe_file"]
 
-_ENTER: Final[tuple[Reads, ...]] = ("text", "normed", "projected", "pooled")
+_ENTER: Final[tuple[Reads, ...]] = ("text", "normed", "projected", "fused", "pooled")
 """What reads nothing but text; `pooled` is looked at and not erased in."""
 
 

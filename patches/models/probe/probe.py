@@ -4,7 +4,7 @@ Five forwards: one, and one each with another picture, another time, another tex
 module keeps what goes in and comes out. A layer reads text alone if what goes in is the same, bit for bit, under
 another picture and time, and another under another text. What it reads is found by comparing bits again: the token
 states themselves, or what a chain of modules made of them, each of which is called with nothing else and gives every
-row by itself.
+row by itself, or all rows of the prompt together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
-from rasura.patches.models.probe.denoiser_inputs import SHAPES, Inputs, make_inputs
+from rasura.patches.models.probe.denoiser_inputs import LENGTH, SHAPES, Inputs, make_inputs
 from rasura.patches.models.probe.random_twin import make_twins
 from rasura.patches.models.probe.trace import Seen, Trace, TracedLayer, digest_config
 
@@ -29,7 +29,7 @@ __all__ = ["probe_config", "probe_folder", "probe_live"]
 
 _DENOISERS: Final = ("unet", "transformer")
 _CHANGES: Final = ("picture", "time", "text", "pooled")
-_ORDER: Final[tuple[Seen, ...]] = ("text", "normed", "projected", "refined", "pooled", "picture", "stream")
+_ORDER: Final[tuple[Seen, ...]] = ("text", "normed", "projected", "fused", "refined", "pooled", "picture", "stream")
 _DEEP: Final = 4
 _CLOSE: Final = 1e-5
 _HINT: Final = "rasura probe MODEL --json"
@@ -166,18 +166,27 @@ def _layer(
         return TracedLayer(pattern, reads, width, mixed=() if reads == "pooled" else mixed)
     if mixed:
         return TracedLayer(pattern, "stream", width, mixed=mixed)
-    way = _way(module, base.given[name], base, moved)
+    way = _way(base.given[name], base, moved)
     if way is None:
         return TracedLayer(pattern, "refined", width)
     source, through = way
-    norms = all("Norm" in type(module.get_submodule(each)).__name__ for each in through)
     return TracedLayer(
         pattern,
-        "text" if not through else "normed" if norms else "projected",
+        _say_what_is_made(module, base.inputs.words[source], through),
         width,
         source,
         tuple(_pattern(module, each) for each in through),
     )
+
+
+def _say_what_is_made(module: Any, words: torch.Tensor, through: Sequence[str]) -> Seen:
+    """What these modules make of token states."""
+    if not through:
+        return "text"
+    if not _row_by_row(module, words, through):
+        return "fused"
+    norms = all("Norm" in type(module.get_submodule(each)).__name__ for each in through)
+    return "normed" if norms else "projected"
 
 
 def _pattern(module: Any, name: str) -> str:
@@ -190,16 +199,18 @@ def _pattern(module: Any, name: str) -> str:
 
 
 def _way(
-    module: Any, calls: Sequence[torch.Tensor], base: _Run, moved: Mapping[str, frozenset[str]]
+    calls: Sequence[torch.Tensor], base: _Run, moved: Mapping[str, frozenset[str]]
 ) -> tuple[str, tuple[str, ...]] | None:
     """From which argument, and through which modules, the rows come that a layer reads; None if by no such way."""
+    if any(call.numel() != LENGTH * call.shape[-1] for call in calls):  # parts of tokens, not a row a token
+        return None
     steps = [name for name in base.lone if moved[name] == {"text"}]
     steps.sort(key=lambda name: (name.count("."), name))
     waiting: list[tuple[str, torch.Tensor, tuple[str, ...]]] = [(n, w, ()) for n, w in base.inputs.words.items()]
     while waiting:
         source, value, through = waiting.pop(0)
         if all(_rows_of(call, value) for call in calls):
-            return (source, through) if _row_by_row(module, base.inputs.words[source], through) else None
+            return source, through
         if len(through) == _DEEP:
             continue
         waiting += [

@@ -21,6 +21,7 @@ _LAYERS: Final = frozenset(
     {
         "num_layers", "num_single_layers", "num_mmdit_layers", "num_single_dit_layers", "n_layers", "depth",
         "num_refiner_layers", "n_refiner_layers", "layers_per_block", "approximator_layers",
+        "num_layerwise_text_blocks", "num_refiner_text_blocks",
         "transformer_layers_per_block", "reverse_transformer_layers_per_block", "temporal_transformer_layers_per_block",
     }
 )  # fmt: skip
@@ -29,16 +30,17 @@ _KEPT: Final = 2
 """So many of these stay: in some families the first block alone is fed otherwise."""
 _FEW_HEADS: Final = (2, 4)
 _HEADS: Final = ("num_attention_heads", "n_heads", "num_heads")
-_OTHER_HEADS: Final = ("n_kv_heads", "num_kv_heads", "num_cross_attention_heads")
+_OTHER_HEADS: Final = ("n_kv_heads", "num_kv_heads", "num_cross_attention_heads", "num_key_value_heads")
 _OF_TEXT: Final = frozenset(
     {
         "caption_channels", "joint_attention_dim", "text_dim", "text_embed_dim", "cap_feat_dim", "context_in_dim",
         "pooled_projection_dim", "text_emb_dim", "encoder_hid_dim", "in_channels", "out_channels",
-        "encoder_hidden_states_channels", "crossattn_proj_in_channels", "cross_attention_dim_t5", "attention_head_dim",
+        "encoder_hidden_states_channels", "crossattn_proj_in_channels", "text_hidden_dim", "cross_attention_dim_t5",
+        "attention_head_dim",
         "cross_attention_head_dim", "sample_size", "sample_width", "sample_height", "num_embeds_ada_norm",
     }
 )  # fmt: skip
-_FEED_FORWARD: Final = ("ffn_dim", "approximator_hidden_dim", "time_embed_dim")
+_FEED_FORWARD: Final = ("ffn_dim", "approximator_hidden_dim", "time_embed_dim", "text_intermediate_size")
 _MOST: Final = 600_000_000
 """Parameters up to which a twin is made at all; 4 bytes each."""
 _SMALL: Final = 3_000_000

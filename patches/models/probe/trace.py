@@ -15,11 +15,11 @@ from rasura.patches.types import Digest
 
 __all__ = ["ALONE", "FORMAT", "Seen", "Trace", "TracedLayer"]
 
-Seen: TypeAlias = Literal["text", "normed", "projected", "refined", "pooled", "stream", "picture"]
+Seen: TypeAlias = Literal["text", "normed", "projected", "fused", "refined", "pooled", "stream", "picture"]
 FORMAT: Final = "rasura-trace/1"
 _CALLED: Final = re.compile(r"attn2\.to_[kv]$|add_[kv]_proj$|text_embedder|caption|context_embedder|cap_embedder")
 """How layers are called that read text in one family or another."""
-ALONE: Final[tuple[Seen, ...]] = ("text", "normed", "projected", "refined")
+ALONE: Final[tuple[Seen, ...]] = ("text", "normed", "projected", "fused", "refined")
 """What depends on the words alone."""
 
 
@@ -30,8 +30,9 @@ class TracedLayer:
     Attributes:
         pattern: their names without `.weight`, a `*` for every number.
         reads: `text`: the token states as they come; `normed`: after a norm; `projected`: after fixed layers, row by
-            row; `refined`: of the words alone, after attention among them; `pooled`: one pooled text a prompt, no
-            tokens; `stream`: text mixed with picture or time; `picture`: no text.
+            row; `fused`: a row a token, after fixed layers that see the whole prompt; `refined`: of the words alone,
+            after attention among them in no such order; `pooled`: one pooled text a prompt, no tokens; `stream`: text
+            mixed with picture or time; `picture`: no text.
         width: numbers a row.
         input: the argument of the denoiser that they read.
         through: the modules between, in order, each called with what the one before gave.
@@ -82,7 +83,7 @@ class Trace:
 
     @property
     def entrances(self) -> tuple[TracedLayer, ...]:
-        """Of these the ones whose input is a fixed function of each token's state: here an erasure can sit."""
+        """Of these the ones whose input fixed modules make of the tokens' states: here an erasure can sit."""
         return tuple(layer for layer in self.alone if layer.reads != "refined")
 
     @property

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -16,10 +14,15 @@ from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostErr
 from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.families import CLIP, encoders_of
 from rasura.patches.models.family import Encoder, Family
-from rasura.patches.models.library_output import load_diffusers, load_transformers, quiet
+from rasura.patches.models.library_output import load_transformers, quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for
-from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, TextAlone
+from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower
+from rasura.patches.models.text_encoders.reading_pipeline import (
+    check_reads_text_alone,
+    check_reads_these_layers,
+    make_pipeline,
+)
 from rasura.patches.models.text_encoders.sentencepiece_file import take_model
 from rasura.patches.models.text_encoders.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
@@ -31,7 +34,6 @@ _OF_DIFFUSERS: Final = {
     "ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer",
 }
 """Classes that transformers has not and diffusers brings along; no code out of a model's folder is run."""
-_CHECKER: Final = "safety_checker"
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
 
@@ -43,10 +45,6 @@ def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
         UnsupportedHostError: they cannot be loaded.
     """
     return [load_reader(folder, encoder) for encoder in encoders_of(family)]
-
-
-class _Unasked:
-    """In the place of what judges pictures; a prompt is read without it."""
 
 
 def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
@@ -64,7 +62,7 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
         if not (folder / part).is_dir():
             raise _missing(folder, part, kind)
     if kind.kind == "pipeline":
-        _check_reads_text_alone(folder, kind.pipeline)
+        check_reads_text_alone(folder, kind.pipeline)
     tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
@@ -123,7 +121,9 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
 def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
     check_one_tokenizer(folder / kind.tokenizer)
     if kind.kind == "pipeline":
-        return PipelineTower(kind, tokenizer, module, pipe=_make_pipeline(kind.pipeline, tokenizer, module))
+        pipe = make_pipeline(kind.pipeline, tokenizer, module)
+        check_reads_these_layers(folder, pipe)
+        return PipelineTower(kind, tokenizer, module, pipe=pipe)
     return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
 
 
@@ -145,73 +145,10 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
         module = SimpleNamespace(config=config, name=kind.component)
         if kind.kind == "pipeline":
             whole = parts[kind.component]  # a pipeline looks at its encoder's class; nothing of it is run
-            found.append(PipelineTower(kind, tokenizer, whole, pipe=_make_pipeline(kind.pipeline, tokenizer, whole)))
+            found.append(PipelineTower(kind, tokenizer, whole, pipe=make_pipeline(kind.pipeline, tokenizer, whole)))
             continue
         folder = Path(str(getattr(tokenizer, "name_or_path", "")) or "-")
         found.append(Tower(kind, tokenizer, module, describe_file(folder, tokenizer) if folder.is_dir() else {}))
-    return found
-
-
-def _check_reads_text_alone(folder: Path, known: str) -> None:
-    """Refuse a folder whose own pipeline reads prompts beside a picture, as those for editing do.
-
-    Args:
-        folder: the model's.
-        known: the family's pipeline, which is asked with no picture.
-
-    Raises:
-        UnsupportedHostError: naming the pipeline.
-    """
-    path = folder / "model_index.json"
-    index = read_config(path) if path.is_file() else None
-    named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
-    reads = getattr(_find_pipeline(named), "encode_prompt", None)
-    if named != known and reads is not None and {"image", "images"} & set(signature(reads).parameters):
-        raise UnsupportedHostError(
-            f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
-            "beside a picture: what a word becomes there depends on that",
-            hint="rasura base add MODEL, of the model that draws from text",
-            pipeline=named,
-        )
-
-
-def _make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
-    """A pipeline with a tokenizer and an encoder, and nothing to draw with.
-
-    Raises:
-        UnsupportedHostError: this version of diffusers has no such pipeline.
-    """
-    found = _find_pipeline(kind)
-    if found is None:
-        raise UnsupportedHostError(
-            f"expected diffusers with {kind}, got {load_diffusers().__version__}",
-            hint="pip install --upgrade diffusers",
-        )
-    accepted = signature(found.__init__).parameters
-    parts: dict[str, Any] = dict.fromkeys(name for name, p in list(accepted.items())[1:] if p.default is p.empty)
-    if _CHECKER in accepted:  # one that is missing would be loaded
-        parts[_CHECKER] = _Unasked()
-    reads = {"processor": TextAlone(tokenizer)} if "processor" in accepted else {"tokenizer": tokenizer}
-    with quiet():
-        return found(**(parts | reads | {"text_encoder": module}))
-
-
-def _find_pipeline(name: str) -> Any:
-    """A pipeline's class; None for one that this version of diffusers has not.
-
-    Raises:
-        UnsupportedHostError: a library that it reads with is not installed.
-    """
-    diffusers = load_diffusers()
-    with quiet():
-        found = getattr(diffusers, name, None) if name.isidentifier() else None
-    if isinstance(found, diffusers.utils.import_utils.DummyObject):
-        wanted = [backend for backend in getattr(found, "_backends", ()) if find_spec(backend) is None]
-        raise UnsupportedHostError(
-            f"{name}: expected the libraries that it reads with, got an environment without {', '.join(wanted)}",
-            hint=f"pip install {' '.join(wanted)}",
-            pipeline=name,
-        )
     return found
 
 

@@ -23,7 +23,7 @@ from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
-from rasura.patches.models.text_encoders.prompt_rows import align_rows, make_batch, make_mask, stack_rows
+from rasura.patches.models.text_encoders.prompt_rows import align_rows, make_batch, make_mask, put_together, stack_rows
 from rasura.patches.models.text_encoders.sentencepiece_file import read_pieces, take_model
 
 __all__ = ["PipelineTower", "TextAlone"]
@@ -220,7 +220,8 @@ class PipelineTower(Tower):
         given = given if isinstance(given, tuple) else (given,)
         states, mask = stack_rows(given)
         ids = torch.cat([make_batch(call[0]) for call in calls])[: len(prompts)]
-        attended = torch.cat([make_mask(*call) for call in calls])[: len(prompts)].bool()
+        filling = self.tokenizer.pad_token_id
+        attended = torch.cat([make_mask(*call, filling) for call in calls])[: len(prompts)].bool()
         rows, read = align_rows(ids, attended, states, mask)
         found = torch.zeros(len(prompts), self.length, states.shape[-1])
         for i, prompt in enumerate(prompts):
@@ -228,9 +229,12 @@ class PipelineTower(Tower):
                 raise ConceptError(
                     f"prompt {show(prompt)} fills all {self.length} positions: expected fewer", hint="--template '{}'"
                 )
-            where = read[i].nonzero().flatten()
-            self._known[prompt] = _Seen(tuple(rows[i][where].tolist()), int(where[0]) if len(where) else 0)
-            found[i, : states.shape[1]] = states[i] * (mask[i, :, None] if self.kind.masked and mask is not None else 1)
+            own, words = states[i], read[i]
+            if self.kind.masked and mask is not None:
+                own, words = put_together(own * mask[i, :, None], words)
+            where = words.nonzero().flatten()
+            self._known[prompt] = _Seen(tuple(rows[i][read[i]].tolist()), int(where[0]) if len(where) else 0)
+            found[i, : states.shape[1]] = own
         return found
 
 

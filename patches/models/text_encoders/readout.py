@@ -1,15 +1,17 @@
-"""What text states go through before a layer reads them: a norm, or a small fixed network, row by row.
+"""What text states go through before a layer reads them: a norm, or a fixed network, row by row or prompt by prompt.
 
 The modules are those of the denoiser's own class, with a base's own weights, in float32. A detector then sits on what
-they give, which is as fixed a function of each token's state as the state itself: what is exact on rows stays exact.
+they give, which is as fixed a function of each token's state, or of a prompt's states, as these are of the prompt: what
+is exact on rows stays exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -37,12 +39,24 @@ class Readout:
     parameters: tuple[TensorIdentity, ...]
     modules: tuple[Any, ...]
 
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """What is read of states [..., d] float32."""
+    def __call__(self, states: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """What is read of states [n, length, d] float32, of which these rows [n, length] bool are not hidden."""
         with torch.no_grad():
             for module in self.modules:
-                states = module(states)
+                fuse = _FUSING.get(type(module).__name__)
+                states = module(states) if fuse is None else fuse(module, states, words)
         return states
+
+
+def _fuse_layers(module: Any, states: torch.Tensor, words: torch.Tensor) -> Any:
+    """Krea 2's: layers of the encoder meet in each token, and then the tokens that are not hidden meet each other."""
+    stacked = states.reshape(*states.shape[:2], module.projector.in_features, -1)  # [n, length, layers, d]
+    return module(stacked, attention_mask=words[:, None, None, :])
+
+
+_FUSING: Final[Mapping[str, Callable[[Any, torch.Tensor, torch.Tensor], Any]]] = {"Krea2TextFusion": _fuse_layers}
+"""Classes that see all rows of a prompt, and how a denoiser calls them."""
+_MASKED: Final = "attention_mask"
 
 
 def load_readout(host: Host, folder: Path, names: Sequence[str]) -> Readout:
@@ -86,6 +100,9 @@ def _loaded(name: str, denoiser: Any, originals: Any) -> Any:
     if any(True for _ in module.buffers()):
         raise ValueError(f"{name} has buffers")
     own = {key.removeprefix(f"{name}."): tensor for key, tensor in originals.items() if key.startswith(f"{name}.")}
+    kind = type(module).__name__
+    if kind not in _FUSING and _MASKED in signature(module.forward).parameters:
+        raise ValueError(f"{name}: how a {kind} is called is not known")
     module = module.to_empty(device="cpu").to(torch.float32)
     module.load_state_dict({key: tensor.to(torch.float32) for key, tensor in own.items()}, strict=True)
     return module.requires_grad_(False).eval()  # noqa: FBT003  # torch's own signature

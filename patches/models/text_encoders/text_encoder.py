@@ -128,7 +128,9 @@ class TextEncoder:
     def width(self) -> int:
         """d, the length of one token embedding."""
         raw = max(sum(tower.width for tower in part) for part in self._sequence)
-        return raw if self.readout is None else int(self.readout(torch.zeros(1, 1, raw)).shape[-1])
+        if self.readout is None:
+            return raw
+        return int(self.readout(torch.zeros(1, 1, raw), torch.ones(1, 1, dtype=torch.bool)).shape[-1])
 
     @property
     def length(self) -> int:
@@ -267,9 +269,10 @@ class TextEncoder:
         padded = torch.cat([torch.nn.functional.pad(part, (0, wide - part.shape[-1])) for part in parts], dim=1)
         if self.readout is None:
             return padded
-        read = self.readout(padded)
+        words = (padded != 0).any(-1)  # [n, length]
+        read = self.readout(padded, words)
         if any(tower.kind.masked for tower in self.towers):  # what is hidden stays hidden behind a bias, too
-            read = read * (padded != 0).any(-1, keepdim=True)
+            read = read * words[..., None]
         return read
 
     def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> PhrasePosition:

@@ -52,8 +52,10 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "CogView4": FamilyFacts("cogview4"),
     "HunyuanVideo": FamilyFacts("", kohya=True),
     "Cosmos": FamilyFacts("", diffusers=False, kohya=True),
+    "Cosmos 2.5": FamilyFacts(""),
     "Lumina 2": FamilyFacts("lumina-2", kohya=True),
     "Qwen-Image 2.1": FamilyFacts("qwen-image"),
+    "Krea 2": FamilyFacts(""),
     "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
 }

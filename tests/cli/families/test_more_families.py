@@ -39,7 +39,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
 
 WORDS = ("photo", "tree", "house")
-PROJECTED = ("Wan", "LTX", "Sana", "Kolors")
+PROJECTED = ("Wan", "LTX", "Sana", "Cosmos 2.5", "Kolors")
 _EXACT = ("--set", "ridge=1e-6", "--set", "energy=1")
 OTHERS = ("speed", "uce")
 CASES = [(name, "text") for name in NAMES] + some([("LTX", "kv")], [(name, "kv") for name in PROJECTED])
@@ -217,9 +217,11 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
     """Its patches leave there what they left here, where the old ones as they are leave more."""
     typed = _Typed(tmp_path)
     model, finetune = tiny_of(tmp_path / "model", name), tiny_of(tmp_path / "finetune", name)
+    family = find_family(CheckpointHost.open(model).parameters())
+    assert family is not None
+    before = tuple(f"{module.partition('.')[2]}." for module in family.through(entrances=True))
     for file in [*finetune.glob("transformer*/*.safetensors"), *finetune.glob("unet/*.safetensors")]:
-        generator, tensors = torch.Generator().manual_seed(1), load_file(file)
-        save_file({key: _blurred(tensor, generator) for key, tensor in tensors.items()}, file, {"format": "pt"})
+        _finetune(file, before)
     files = digests(finetune)
     (tmp_path / "retain.txt").write_text("\n".join(WORDS))
     for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
@@ -236,6 +238,33 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
     assert digests(finetune) != files
     typed("patch", "revert", "--all", "--model", "finetune", "--yes")
     assert digests(finetune) == files
+
+
+def test_a_finetune_whose_network_before_the_text_layer_differs_reads_otherwise(tmp_path: Path) -> None:
+    """Krea 2's has attention over the prompt in it: what a retargeted patch looks at is what the finetune's gives."""
+    typed = _Typed(tmp_path)
+    tiny_of(tmp_path / "model", "Krea 2")
+    for file in tiny_of(tmp_path / "finetune", "Krea 2").glob("transformer/*.safetensors"):
+        _finetune(file, ())
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", *_EXACT]
+    typed(*erase, "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
+    typed("stack", "create", "brand", "dog")
+    refused = rasura("patch", "apply", "brand", "--model", "finetune", cwd=tmp_path)
+    assert refused.code != 0
+    told = rasura("stack", "retarget", "brand", "--base", "finetune", "--json", cwd=tmp_path).data
+    assert told["reads_otherwise"] == "network that text goes through"
+    (made,) = told["made"]
+    assert float(made["measured"]["residual"]) < 0.01
+
+
+def _finetune(file: Path, kept: tuple[str, ...]) -> None:
+    """A denoiser's weights with a little noise in its matrices, but for what begins like this."""
+    generator, tensors = torch.Generator().manual_seed(1), load_file(file)
+    found = {key: each if key.startswith(kept) else _blurred(each, generator) for key, each in tensors.items()}
+    save_file(found, file, {"format": "pt"})
 
 
 def _blurred(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

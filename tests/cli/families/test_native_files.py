@@ -35,12 +35,15 @@ from rasura.registry.trust.verified_patch import load_verified
 
 ERASE = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--tokens", "last"]
 ERASE += ["--template", "a photo of {}", "--set", "ridge=1e-6", "--set", "energy=1"]
-ALL = [*((name, "text") for name in SPELLINGS), *((name, "kv") for name in ("Wan", "LTX", "Sana", "PixArt"))]
+ALL = [
+    *((name, "text") for name in SPELLINGS),
+    *((name, "kv") for name in ("Wan", "LTX", "Sana", "PixArt", "Cosmos 2.5")),
+]
 CASES = some([("FLUX", "text"), ("Z-Image", "text"), ("Wan", "kv"), ("Sana", "kv"), ("Wan 2.2", "text")], ALL)
 # Diffusers' converters know the published models' widths alone, or there is none.
 NOT_BY_DIFFUSERS = ("FLUX", "Chroma", "HunyuanVideo", "Lumina 2", "PixArt", "Qwen-Image")
 COMFYUI = "model.diffusion_model."  # which these converters do not take away
-NOT_BEHIND_COMFYUI = ("FLUX.2", "FLUX.2 klein", "AuraFlow", "Cosmos")
+NOT_BEHIND_COMFYUI = ("FLUX.2", "FLUX.2 klein", "AuraFlow", "Cosmos", "Cosmos 2.5")
 
 
 class Shop:

@@ -105,7 +105,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "Kandinsky3UNet": _NOT_RUN,
     "Kandinsky5Transformer3DModel": _NOT_RUN,
     "Kandinsky6Transformer3DModel": _NOT_RUN,
-    "Krea2Transformer2DModel": _NOT_RUN,
+    "Krea2Transformer2DModel": "Krea 2",
     "LTX2VideoTransformer3DModel": _NOT_RUN,
     "LTXVideoTransformer3DModel": "LTX",
     "LatteTransformer3DModel": _TRACED,

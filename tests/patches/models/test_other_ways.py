@@ -18,11 +18,14 @@ from support.models.tiny_t5 import tiny_t5, tiny_t5_pipeline
 import rasura as package
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import ParameterInfo, name_parameter
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.models.base_identity import find_cross_attention
+from rasura.patches.models.families import find_family
 from rasura.patches.models.probe.probe import probe_live
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.types import ParamName
 
 ODD = (
     "M&M™ (dog) [cat] #1",
@@ -129,6 +132,38 @@ def test_hidream_says_why_nothing_is_erased_in_it(tmp_path: Path) -> None:
     looked = rasura(*words, cwd=tmp_path)
     assert (program, looked.code) == ("rasura", 0)
     assert "caption_projection.*.linear" in looked.out
+
+
+def _cosmos_25(**given: object) -> dict[ParamName, ParameterInfo]:
+    """Of Cosmos 2.5, as wide as the published one where text goes."""
+    with torch.device("meta"):
+        transformer = diffusers.CosmosTransformer3DModel(
+            in_channels=17, num_layers=1, num_attention_heads=1, extra_pos_embed_type=None,
+            use_crossattn_projection=True, crossattn_proj_in_channels=100352, **given,
+        )  # fmt: skip
+    shapes = {name_parameter("transformer", key): each.shape for key, each in transformer.named_parameters()}
+    return {name: ParameterInfo(name, "BF16", tuple(shape)) for name, shape in shapes.items()}
+
+
+def test_cosmos_25_is_erased_in_where_its_text_is_narrow() -> None:
+    """28 layers of 3584 numbers side by side: a d × d matrix of them is 75 GiB, one behind the projection 8 MiB."""
+    infos = _cosmos_25()
+    family = find_family(infos)
+    assert family is not None
+    assert family.name == "Cosmos 2.5"
+    with pytest.raises(UnsupportedHostError, match=r"width 100352: 75 GiB; .*to_k.weight reads .* 1024 wide") as caught:
+        find_cross_attention(infos, "text", 100352)
+    assert caught.value.hint == "rasura erase --layers kv"
+    assert len(find_cross_attention(infos, "kv", 1024)) == 2
+
+
+def test_transfer_says_that_its_controlnet_reads_text_too() -> None:
+    """Its cross-attention also reads a picture, and is a class of its own."""
+    infos = _cosmos_25(img_context_dim_in=16, controlnet_block_every_n=1)
+    assert find_family(infos) is None
+    for layers in ("kv", "text"):
+        with pytest.raises(UnsupportedHostError, match=r"Cosmos Transfer 2.5's: its ControlNet reads the text"):
+            find_cross_attention(infos, layers)
 
 
 def test_an_sd3_without_its_t5_says_what_is_missing(tmp_path: Path) -> None:

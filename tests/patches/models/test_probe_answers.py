@@ -91,6 +91,7 @@ KNOWN: Final[Mapping[str, _Known]] = {
         refined=True,
     ),
     "Cosmos": _Known(_attention("text"), {}),
+    "Cosmos 2.5": _Known({"crossattn_proj.0": ("text",)} | _attention("projected", "crossattn_proj"), {}, stacked=3),
     "Lumina 2": _Known(
         {"time_caption_embed.caption_embedder.1": ("normed", "time_caption_embed.caption_embedder.0")},
         {},
@@ -103,6 +104,7 @@ KNOWN: Final[Mapping[str, _Known]] = {
         },
         {},
     ),
+    "Krea 2": _Known({"txt_in.linear_1": ("fused", "text_fusion", "txt_in.norm")}, {}, refined=True),
     "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
     "Kolors": _Known(
         {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from rasura.patches.format.spellings.catalogue import SPELLINGS
 from rasura.patches.format.spellings.spelling import Spelling
 
+_IN_ONE_ROW = ".mod.lin"
+"""Krea 2's, of which diffusers makes six rows."""
 __all__ = ["native_file", "to_native", "transformer_of"]
 
 
@@ -46,7 +48,8 @@ def to_native(spelling: Spelling, state: Mapping[str, torch.Tensor]) -> dict[str
     found: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         if (native := spelling.write(name)) is not None:
-            found[native] = tensor.contiguous()
+            flat = native.endswith(_IN_ONE_ROW)
+            found[native] = tensor.flatten() if flat else tensor.contiguous()
         elif (holder := spelling.holder(name)) not in found:
             assert holder is not None, name
             ours = spelling.read(holder) or spelling.read_mixed(holder)

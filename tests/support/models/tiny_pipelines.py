@@ -66,7 +66,8 @@ def open_tiny(folder: Path) -> Any:
     if (folder / "processor").is_dir():
         absent |= {"processor": TextAlone(AutoTokenizer.from_pretrained(folder / "processor"))}
     kind = getattr(diffusers, index["_class_name"])
-    pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
+    absent |= {} if (folder / "vae").is_dir() else {"vae": None}
+    pipeline = kind.from_pretrained(folder, local_files_only=True, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -249,16 +250,21 @@ def _sana() -> Any:
     )  # fmt: skip
 
 
+def _qwen25_vl(tokenizer: Any, width: int, layers: int, spread: float = 0.3) -> Any:
+    text = {key: value for key, value in _qwen3(tokenizer, width, layers).items() if key != "head_dim"}
+    text |= {"initializer_range": spread, "num_attention_heads": width // 8}
+    text |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+
+
 def _qwen_image() -> Any:
     empty = diffusers.QwenImagePipeline(_flow(), None, None, None, None)  # for its template
     before, after = empty.prompt_template_encode.split("{}")
     tokenizer = byte_pairs(*_pieces(before, empty.prompt_template_encode_start_idx), after)
-    text = {key: value for key, value in _qwen3(tokenizer, 64, 2).items() if key != "head_dim"}
-    text |= {"num_attention_heads": 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
     return diffusers.QwenImagePipeline(
         tokenizer=tokenizer,
-        text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        text_encoder=_qwen25_vl(tokenizer, 64, 2),
         vae=None,
         scheduler=_flow(),
         transformer=diffusers.QwenImageTransformer2DModel(
@@ -399,6 +405,27 @@ def _cosmos() -> Any:
     )  # fmt: skip
 
 
+def _cosmos_25() -> Any:
+    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'][0]['text'] }}<|im_end|>\n{% endfor %}"
+    tokenizer = byte_pairs(template=turns)
+    return diffusers.Cosmos2_5_PredictBasePipeline(
+        tokenizer=tokenizer,
+        text_encoder=_qwen25_vl(tokenizer, 256, 3, 0.02),  # whose filling, which is read, does not take all of a width
+        vae=diffusers.AutoencoderKLWan(  # a film of no frame given goes through it
+            base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        ),
+        scheduler=diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        safety_checker=AnswersForNobody(),
+        transformer=diffusers.CosmosTransformer3DModel(
+            in_channels=5, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, mlp_ratio=2,
+            text_embed_dim=768, adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
+            concat_padding_mask=False, extra_pos_embed_type=None, use_crossattn_projection=True,
+            crossattn_proj_in_channels=768, encoder_hidden_states_channels=768,
+        ),
+    )  # fmt: skip
+
+
 def _qwen_image_21() -> Any:
     import diffusers
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -418,6 +445,32 @@ def _qwen_image_21() -> Any:
         transformer=diffusers.QwenImage21Transformer2DModel(
             in_channels=4, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
             context_in_dim=64, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
+def _krea2() -> Any:
+    import diffusers
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    empty = diffusers.Krea2Pipeline(_flow(), None, None, None, None)  # for its template
+    before, count = empty.prompt_template_encode_prefix, empty.prompt_template_encode_start_idx
+    tokenizer = byte_pairs(*_pieces(before, count), "assistant")
+    text = _qwen3(tokenizer, 128, 36) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1]}}
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 128,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    return diffusers.Krea2Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.Krea2Transformer2DModel(
+            in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2, num_key_value_heads=1,
+            intermediate_size=32, timestep_embed_dim=8, text_hidden_dim=128, num_text_layers=12,
+            text_num_attention_heads=2, text_num_key_value_heads=2, text_intermediate_size=32,
+            axes_dims_rope=(4, 6, 6),
         ),
     )  # fmt: skip
 
@@ -458,8 +511,10 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "CogView4": _cogview4,
     "HunyuanVideo": _hunyuan_video,
     "Cosmos": _cosmos,
+    "Cosmos 2.5": _cosmos_25,
     "Lumina 2": _lumina,
     "Qwen-Image 2.1": _qwen_image_21,
+    "Krea 2": _krea2,
     "ERNIE-Image": _ernie_image,
     "Kolors": tiny_kolors,
 }
