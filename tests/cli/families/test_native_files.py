@@ -355,7 +355,19 @@ def test_a_lora_in_either_spelling_is_adopted_as_one_patch(tmp_path: Path) -> No
     for style in ("native", "kohya"):
         shop.typed("patch", "export", shop.patch, "-o", f"{style}.safetensors", "--format", style)
         adopt = ["adopt", f"{style}.safetensors", "--base", "it", "--concept", "dog", "--anchor", "cat"]
-        adopt += ["--retain", "retain.txt", "--held-out", "held-out.txt", "--template", "a photo of {}", "--tokens", "last", "--rank-rule", "relative:0.01", "--json"]
+        adopt += [
+            "--retain",
+            "retain.txt",
+            "--held-out",
+            "held-out.txt",
+            "--template",
+            "a photo of {}",
+            "--tokens",
+            "last",
+            "--rank-rule",
+            "relative:0.01",
+            "--json",
+        ]
         made.add(shop.typed(*adopt).data["id"])
     (patch,) = made
     assert patch != shop.patch

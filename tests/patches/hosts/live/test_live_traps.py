@@ -391,9 +391,7 @@ def compiler() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("backend", some(["aot_eager"], ["eager", "aot_eager"]))
-def test_compiled_code_sees_the_new_weights_and_is_not_compiled_again(
-    backend: str, compiler: Any
-) -> None:
+def test_compiled_code_sees_the_new_weights_and_is_not_compiled_again(backend: str, compiler: Any) -> None:
     family = short_family()
     unet = unet_of(family)
     wrapped = TinyFamily("compiled", {"unet": torch.compile(unet, backend=backend)}, family.inputs)  # type: ignore[dict-item]
