@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from rasura.patches._io import canonical_json
@@ -215,15 +216,21 @@ def _is_finite_raw(value: RawValue) -> bool:
         return not any(number in value.data for number in _NO_NUMBER[value.dtype])
     if value.dtype not in _EXPONENTS:
         return True
-    size, exponent = _EXPONENTS[value.dtype]
-    numbers = (exponent, exponent & -exponent, 1 << (8 * size - 1))
-    exponents, last_places, signs = (
-        int.from_bytes(number.to_bytes(size, "little") * (_PIECE // size), "little") for number in numbers
-    )
     view = memoryview(value.data)
+    exponents, last_places, signs = _list_masks(value.dtype, min(len(view), _PIECE))
     pieces = (int.from_bytes(view[at : at + _PIECE], "little") for at in range(0, len(view), _PIECE))
     # One more in an exponent's last place carries into the sign exactly where all its bits are set.
     return not any(((piece & exponents) + last_places) & signs for piece in pieces)
+
+
+@lru_cache(maxsize=32)
+def _list_masks(dtype: str, length: int) -> tuple[int, int, int]:
+    """The exponents, their last places and the signs of as many elements as so many bytes hold."""
+    size, exponent = _EXPONENTS[dtype]
+    numbers = (exponent, exponent & -exponent, 1 << (8 * size - 1))
+    every = (int.from_bytes(number.to_bytes(size, "little") * (length // size), "little") for number in numbers)
+    exponents, last_places, signs = every
+    return exponents, last_places, signs
 
 
 def require_little_endian() -> None:

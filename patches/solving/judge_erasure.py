@@ -282,15 +282,16 @@ def _columns(encoder: TextEncoder, concept: str) -> torch.Tensor | None:
     """The concept's last token and those after it in plain prompts, [d, n] float64; None where it does not fit."""
     prompts = prompts_of(concept, _TEMPLATES)
     try:
-        lasts = [encoder.subject(prompt, concept)[-1] for prompt in prompts]
-        (found,) = recall(encoder, ("judge", *prompts, *map(str, lasts)), lambda: (_read(encoder, prompts, lasts),))
+        (found,) = recall(encoder, ("judge", *prompts), lambda: (_read(encoder, prompts, concept),))
     except ConceptError:
         return None
     return found
 
 
-def _read(encoder: TextEncoder, prompts: Sequence[str], lasts: Sequence[int]) -> torch.Tensor:
+def _read(encoder: TextEncoder, prompts: Sequence[str], concept: str) -> torch.Tensor:
     hidden = encoder.encode_all(prompts)
+    # Only now: some towers know where a phrase stands by having read the prompt.
+    lasts = [encoder.subject(prompt, concept)[-1] for prompt in prompts]
     end = hidden.shape[1] - 1
     places = [[min(last + i, end) for i in range(_POSITIONS)] for last in lasts]
     return torch.cat([hidden[i, own] for i, own in enumerate(places)]).T

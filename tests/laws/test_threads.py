@@ -14,6 +14,7 @@ from support.full import some
 from support.models.tiny import TinySpec, tiny_model
 from support.values.closed_form import encoder
 from support.values.factories import normal
+from support.values.solved_bits import solve_all
 
 from rasura.patches._io.settings import Settings, get_settings, use
 from rasura.patches.algebra.one_thread import map_in_single_threads, use_all_threads, use_one_thread
@@ -24,9 +25,11 @@ PROMPTS = [f"{one} of a {other}" for one in WORDS for other in WORDS for _ in ra
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """A model, and what a process of one thread makes of it."""
+    """A model, and what this process, which has one thread, makes of it."""
     folder = tiny_model(tmp_path_factory.mktemp("threads") / "model", TinySpec(size="wide"))
-    return folder, solved(folder, "1")
+    assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
+    found: dict[str, object] = json.loads(json.dumps(solve_all(folder)))
+    return folder, found
 
 
 def solved(folder: Path, variable: str, *told: str) -> dict[str, object]:

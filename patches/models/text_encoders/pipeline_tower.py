@@ -82,7 +82,7 @@ class PipelineTower(Tower):
     def width(self) -> int:
         """The length of one token's state, as the pipeline gives it."""
         if not self._widths:
-            self._widths.append(int(self.read([""]).shape[-1]))
+            self._encoded([""])
         return self._widths[0]
 
     @property
@@ -219,6 +219,7 @@ class PipelineTower(Tower):
             handle.remove()
         given = given if isinstance(given, tuple) else (given,)
         states, mask = stack_rows(given)
+        self._widths[:] = [int(states.shape[-1])]
         ids = torch.cat([make_batch(call[0]) for call in calls])[: len(prompts)]
         filling = self.tokenizer.pad_token_id
         attended = torch.cat([make_mask(*call, filling) for call in calls])[: len(prompts)].bool()

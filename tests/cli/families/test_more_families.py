@@ -224,10 +224,11 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
         _finetune(file, before)
     files = digests(finetune)
     (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    (tmp_path / "held-out.txt").write_text("river\n")
     for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
         typed(*words)
     erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", *_EXACT]
-    typed(*erase, "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
+    typed(*erase, "--held-out", "held-out.txt", "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
     typed("stack", "create", "brand", "dog")
     told = rasura("stack", "retarget", "brand", "--base", "finetune", "--json", cwd=tmp_path).data
     assert told["reads_otherwise"] == ""
@@ -382,6 +383,7 @@ def test_targets_at_another_place_of_the_denoiser_are_not_protected_by_their_wid
     typed = _Typed(tmp_path)
     tiny_of(tmp_path / "model", "LTX")
     (tmp_path / "retain.txt").write_text("\n".join(WORDS[:1]))
+    (tmp_path / "held-out.txt").write_text("river\n")
     for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
         typed(*words)
     erase = [
@@ -392,6 +394,8 @@ def test_targets_at_another_place_of_the_denoiser_are_not_protected_by_their_wid
         "cat",
         "--retain",
         "retain.txt",
+        "--held-out",
+        "held-out.txt",
         "--template",
         "a photo of {}",
         "--tokens",

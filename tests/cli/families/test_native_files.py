@@ -34,7 +34,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
 
 ERASE = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--tokens", "last"]
-ERASE += ["--template", "a photo of {}", "--set", "ridge=1e-6", "--set", "energy=1"]
+ERASE += ["--held-out", "held-out.txt", "--template", "a photo of {}", "--set", "ridge=1e-6", "--set", "energy=1"]
 ALL = [
     *((name, "text") for name in SPELLINGS),
     *((name, "kv") for name in ("Wan", "LTX", "Sana", "PixArt", "Cosmos 2.5")),
@@ -53,6 +53,7 @@ class Shop:
         self.folder, self.family = folder, family
         self.model = self.fresh("model")
         (folder / "retain.txt").write_text("photo\ntree\nhouse")
+        (folder / "held-out.txt").write_text("river\n")
         for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
             self.typed(*words)
         self.typed(*ERASE, "--layers", layers)
@@ -319,6 +320,7 @@ def test_a_finetune_that_is_one_file_becomes_a_base_through_diffusers(tmp_path: 
     save_file(tensors, file)
     before = file.read_bytes()
     (tmp_path / "retain.txt").write_text("photo\ntree")
+    (tmp_path / "held-out.txt").write_text("river\n")
     for words in (("init",), ("key", "new", "alice")):
         assert rasura(*words, cwd=tmp_path).code == 0
     refused = rasura("base", "add", file, "--json", cwd=tmp_path).envelope["error"]
@@ -356,7 +358,19 @@ def test_a_lora_in_either_spelling_is_adopted_as_one_patch(tmp_path: Path) -> No
     for style in ("native", "kohya"):
         shop.typed("patch", "export", shop.patch, "-o", f"{style}.safetensors", "--format", style)
         adopt = ["adopt", f"{style}.safetensors", "--base", "it", "--concept", "dog", "--anchor", "cat"]
-        adopt += ["--retain", "retain.txt", "--tokens", "last", "--rank-rule", "relative:0.01", "--json"]
+        adopt += [
+            "--retain",
+            "retain.txt",
+            "--held-out",
+            "held-out.txt",
+            "--template",
+            "a photo of {}",
+            "--tokens",
+            "last",
+            "--rank-rule",
+            "relative:0.01",
+            "--json",
+        ]
         made.add(shop.typed(*adopt).data["id"])
     (patch,) = made
     assert patch != shop.patch

@@ -28,6 +28,7 @@ from rasura.registry.trust.verified_patch import load_verified
 SPEC = TinySpec(size="wide")
 ERASE = (
     *("--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--template", "a photo of {}"),
+    *("--held-out", "held-out.txt"),
     *("--tokens", "tail", "--rank-rule", "relative:0.01"),
 )
 FRAMES = (".motion_modules.", ".temp_attentions.", ".transformer_in.")
@@ -41,6 +42,7 @@ def _typed(folder: Path, *arguments: str | Path) -> str:
 
 def _begin(folder: Path) -> None:
     (folder / "retain.txt").write_text("photo\nhouse\n")
+    (folder / "held-out.txt").write_text("river\n")
     _typed(folder, "init")
     _typed(folder, "key", "new", "alice")
 

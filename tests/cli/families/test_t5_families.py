@@ -33,6 +33,7 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
 
     model, layer = tiny_t5(tmp_path / "model", name), ParamName(LAYER[name])
     (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    (tmp_path / "held-out.txt").write_text("river\n")
     typed("init")
     typed("key", "new", "alice")
     typed("base", "add", "model", "--name", "it")
@@ -46,6 +47,8 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
         "cat",
         "--retain",
         "retain.txt",
+        "--held-out",
+        "held-out.txt",
         "--tokens",
         "last",
     ]

@@ -15,6 +15,7 @@ ATTRIBUTES = b"".join(
 POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>[0-9]+)\n"
 )
+OID = re.compile("[0-9a-f]{40}")
 MAX_POINTER = 200  # bytes; a longer blob is no LFS pointer
 ENVIRONMENT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", "PATH": os.environ["PATH"]}
 
@@ -59,6 +60,9 @@ class GitRepository:
         self.path = path
         self.entries = lru_cache(maxsize=None)(self._entries)
         self.pointers = lru_cache(maxsize=None)(self._pointers)
+        self.blob = lru_cache(maxsize=None)(self._blob)
+        self.log = lru_cache(maxsize=None)(self._log)
+        self._commits: set[str] = set()
 
     @classmethod
     def create(cls, path: Path, author: str) -> "GitRepository":
@@ -86,12 +90,28 @@ class GitRepository:
 
     def resolve(self, revision: str) -> str | None:
         """The commit that a branch, tag, ref or commit id names, 40 hexadecimal digits."""
+        if revision in self._commits:
+            return revision
+        if (head := self._head(revision)) is not None:
+            return head
         for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
             try:
-                return self.git("rev-parse", "-q", "--verify", "--end-of-options", name + "^{commit}").decode().strip()
+                found = self.git("rev-parse", "-q", "--verify", "--end-of-options", name + "^{commit}").decode().strip()
             except subprocess.CalledProcessError:
                 continue
+            self._commits.add(found)
+            return found
         return None
+
+    def _head(self, branch: str) -> str | None:
+        """The commit of a branch whose file git would read: starting git takes a hundred times as long."""
+        if ".." in branch or "\0" in branch:
+            return None
+        try:
+            told = (self.path / "refs" / "heads" / branch).read_text().strip()
+        except (OSError, UnicodeError):
+            return None
+        return told if OID.fullmatch(told) else None
 
     def refs(self, prefix: str) -> dict[str, str]:
         """Full ref name to commit id, for the refs below `prefix`."""
@@ -122,11 +142,11 @@ class GitRepository:
             yield data[end + 1 : end + 1 + size]
             at = end + 1 + size + 1
 
-    def blob(self, oid: str) -> bytes:
+    def _blob(self, oid: str) -> bytes:
         """A file's bytes."""
         return self.git("cat-file", "blob", oid)
 
-    def log(self, commit: str) -> list[Commit]:
+    def _log(self, commit: str) -> list[Commit]:
         """The history, newest first."""
         rows = self.git(
             "log", "-z", "--format=%H%x01%an%x01%ad%x01%s%x01%b", "--date=format:%Y-%m-%dT%H:%M:%S.000Z", commit
@@ -145,7 +165,9 @@ class GitRepository:
         self.git(
             "fast-import", "--quiet", "--done", "--force", "--date-format=now", stdin=b"".join([*lines, b"done\n"])
         )
-        return self.git("rev-parse", ref).decode().strip()
+        made = self._head(ref.removeprefix("refs/heads/")) or self.git("rev-parse", ref).decode().strip()
+        self._commits.add(made)
+        return made
 
 
 def _entry(row: str) -> Entry:

@@ -23,7 +23,7 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-__all__ = ["NAMES", "TinyFamily", "dual_attention", "tiny_family", "tiny_pipeline_of"]
+__all__ = ["NAMES", "TinyFamily", "dual_attention", "short_family", "tiny_family", "tiny_pipeline_of"]
 
 _LENGTH: Final = 7
 
@@ -71,6 +71,21 @@ def tiny_family(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) ->
     return TinyFamily(name, {key: part.to(dtype).eval() for key, part in components.items()}, inputs)
 
 
+def short_family() -> TinyFamily:
+    """SD 2.x with one cross-attention, in its middle block: of a whole one, a compiler reads every block."""
+    family = tiny_family("SD 2.x")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = _unet(
+            32,
+            use_linear_projection=True,
+            block_out_channels=(16,),
+            down_block_types=("DownBlock2D",),
+            up_block_types=("UpBlock2D",),
+        )
+    return TinyFamily(family.name, {**family.components, "unet": unet.eval()}, family.inputs)
+
+
 def dual_attention() -> nn.Module:
     """A transformer like SD3.5's medium one: its first block has an `attn2` that reads the picture."""
     transformer: nn.Module = _sd3(dual_attention_layers=(0,))
@@ -102,16 +117,18 @@ def _t5(width: int) -> nn.Module:
 
 
 def _unet(width: int, **options: Any) -> Any:
+    usual = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
     return UNet2DConditionModel(
         sample_size=8,
         layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=8,
         cross_attention_dim=width,
         norm_num_groups=4,
-        **options,
+        **(usual | options),
     )
 
 

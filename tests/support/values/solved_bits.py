@@ -32,11 +32,18 @@ from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.solve import build_patches
 
+__all__ = ["solve_all"]
+
 if TYPE_CHECKING:
     from rasura.patches.algebra.protected_subspace import Moment
 
 OUTS = (320,) * 10 + (640,) * 10 + (1280,) * 12
 WIDE = World(width=768, retained=200, rule=RankRule("relative", 1e-4), outs=OUTS if FULL else OUTS[::4], seed=3)
+
+
+def solve_all(folder: Path) -> dict[str, object]:
+    """Everything that is compared, by name."""
+    return {**dict(list_identifiers(folder)), **dict(list_solutions())}
 
 
 def list_identifiers(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -87,7 +94,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         torch.set_num_threads(int(sys.argv[2]))
     before = torch.get_num_threads()
-    found = {**dict(list_identifiers(Path(sys.argv[1]))), **dict(list_solutions())}
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(solve_all(Path(sys.argv[1]))) + "\n")
     if torch.get_num_threads() != before:
         sys.exit(f"expected {before} threads afterwards, got {torch.get_num_threads()}")

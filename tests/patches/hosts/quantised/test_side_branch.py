@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.models.tiny_families import TinyFamily, tiny_family
+from support.models.tiny_families import TinyFamily, short_family, tiny_family
 from support.values import factories
 from support.values.factories import strengths
 from torch import nn
@@ -77,7 +77,10 @@ def layers(*seeds: int, strength: Strength = ONE) -> list[Layer]:
 
 @pytest.fixture
 def quantised() -> tuple[TinyFamily, SideBranches, list[TensorIdentity]]:
-    family = tiny_family("SD 2.x")
+    return with_branches(tiny_family("SD 2.x"))
+
+
+def with_branches(family: TinyFamily) -> tuple[TinyFamily, SideBranches, list[TensorIdentity]]:
     base = identities(family)
     quantise(family)
     return family, SideBranches(family.components, "quantised", base=base), base
@@ -264,9 +267,9 @@ def test_a_second_object_and_a_deep_copy_find_what_is_attached(quantised: Quanti
     assert branches.attached() == there
 
 
-def test_compiled_code_does_not_miss_the_hook(quantised: Quantised) -> None:
+def test_compiled_code_does_not_miss_the_hook() -> None:
     """Dynamo does not look for new hooks: without being told, it would go on with the code of before."""
-    family, branches, base = quantised
+    family, branches, base = with_branches(short_family())
     unet: Any = torch.compile(family.components["unet"], backend="eager")
     compiled = TinyFamily("compiled", {"unet": unet}, family.inputs)
     before = compiled.draw()
