@@ -17,7 +17,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import AUTO
-from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
@@ -30,7 +30,7 @@ from rasura.registry.takedown.solving.beside import Attempts
 from rasura.registry.takedown.solving.recipe import GUARDS, Recipe, encode_recipe, make_recipe
 from rasura.registry.takedown.solving.solution import Solution
 from rasura.registry.takedown.solving.wording import Wording
-from rasura.registry.takedown.wanted import WantedConcept, check_wanted
+from rasura.registry.takedown.wanted import WantedConcept, check_anchors_stay, check_wanted
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.limits import merge_policies
 
@@ -133,6 +133,7 @@ def plan_takedown(
         obstacles.refuse()
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress, seen)
         standing = find_covered(registry, ground)
+        check_anchors_stay(wanted, {n: f"the patch of {c.by}" for c in standing for n in c.wanted.spoken})
         asked = sort_out(ground, standing, wanted, recipe)
         fresh = [item for item in asked.new if ground.erasing(item.concept) is None]
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
@@ -171,6 +172,9 @@ def look_ahead_of_takedown(
     with obstacles.noting():
         require_checkpoint(registry, registry.policy())
     seen = sight(registry, place, obstacles)
+    if seen is not None:
+        with obstacles.noting():
+            check_anchors_stay(wanted, _list_erased(seen))
     if seen is not None and not seen.goal.patches and not retain and wanted and method.defaults.needs_retain:
         obstacles.add(
             RetainSetError(
@@ -179,6 +183,12 @@ def look_ahead_of_takedown(
             )
         )
     return seen
+
+
+def _list_erased(seen: Sighted) -> dict[str, str]:
+    """Every name of what is erased there, with the patch that does it."""
+    manifests = [(member.patch_id, member.patch.manifest) for member in seen.loaded.stack]
+    return {name: f"{i[:SHORT]}" for i, m in manifests for name in (m.concept.text, *m.names)}
 
 
 def _retype(wanted: Sequence[WantedConcept], recipe: Recipe | None) -> str:
@@ -247,7 +257,9 @@ def _notices(ground: Ground, made: Sequence[PlannedPatch], solution: Solution) -
         if item.wanted is not None and item.wanted.anchor != concept.anchor:
             found.append(f"{concept.text} becomes {concept.anchor}")
         if old and old.anchor != concept.anchor and item.wanted is None:
-            found.append(f"{concept.text} becomes {concept.anchor} now: {old.anchor} is to be erased")
+            now = naming(name for other in made if other.wanted for name in other.wanted.spoken)(old.anchor)
+            said = "is to be erased" if now else "is erased"
+            found.append(f"{concept.text} becomes {concept.anchor} now: {old.anchor} {said}")
         if old and len(old.templates) > len(concept.templates):
             named = len(old.templates) - len(concept.templates)
             found.append(f"{concept.text}: solved without {named} of its templates, which name what is erased")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import AUTO, Target, check_template
 from rasura.patches.prompts.retain_set import naming
 
-__all__ = ["TICKET", "WantedConcept", "check_wanted", "keep_unnamed", "list_wanted"]
+__all__ = ["TICKET", "WantedConcept", "check_anchors_stay", "check_wanted", "keep_unnamed", "list_wanted"]
 
 TICKET: Final = ("ticket", "received_at", "requester", "deadline")
 """What a request may say of itself; goes into the log as it stands."""
@@ -107,6 +107,27 @@ def check_wanted(wanted: Sequence[WantedConcept]) -> None:
             flaws.append(f"{item.concept} would become {item.anchor}, which is to be erased, too")
     if flaws:
         raise InputError("; ".join(flaws) + ": expected each concept once, and anchors that stay", hint="--anchor auto")
+
+
+def check_anchors_stay(wanted: Sequence[WantedConcept], erased: Mapping[str, str]) -> None:
+    """Refuse anchors that name what is erased already: the concept would be drawn again, under another word.
+
+    Args:
+        wanted: what is asked for.
+        erased: what erases it, as people are told, by every name of what is erased.
+
+    Raises:
+        InputError: naming all of them.
+    """
+    flaws = []
+    for item in wanted:
+        own = {normal(name) for name in item.spoken}
+        for name, by in erased.items():
+            if item.anchor not in {AUTO, ""} and normal(name) not in own and naming([name])(item.anchor):
+                flaws.append(f"{item.concept} would become {item.anchor}, and {name} is erased by {by}")
+                break
+    if flaws:
+        raise InputError("; ".join(flaws) + ": expected anchors that are still drawn", hint="--anchor auto")
 
 
 def keep_unnamed(templates: Sequence[str], concept: str, others: Sequence[str]) -> tuple[str, ...]:

@@ -127,13 +127,13 @@ class Attempts:
         """The first attempt that the composer accepts."""
         refused: list[str] = []
         tried: set[tuple[frozenset[PatchId], float]] = set()
-        # Whatever becomes a concept that is to be erased now would show it again, so it is solved anew in any case.
-        must = frozenset(
-            i for i in self.wording.staying if self.wording.becomes_erased(self._ground.patches[i].manifest)
-        )
-        fixed = [i for i in must if not self._solvable(i)]
+        # Whatever becomes a concept that is erased would show it again, so it is solved anew in any case.
+        drawn = {i: self._ground.patches[i].manifest for i in self.wording.staying}
+        must = frozenset(i for i, manifest in drawn.items() if self.wording.becomes_erased(manifest))
+        fixed = [i for i in must if not self._solvable(i) and self.wording.becomes_wanted(drawn[i])]
         if fixed:
             raise self._refusal([f"{self._name(i)} becomes a concept that is to be erased" for i in fixed])
+        must = frozenset(i for i in must if self._solvable(i))  # others were put there so: this takedown need not wait
         must |= self._joined()
         found = self._attempt(must, GUARDS[0], refused, tried)
         if isinstance(found, Solution) and not isinstance(found.verdict, Accepted):

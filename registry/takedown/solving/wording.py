@@ -45,6 +45,10 @@ class Wording:
         return [*self.ground.spoken(self.gone), *(name for item in self.wanted for name in item.spoken)]
 
     def becomes_erased(self, manifest: Manifest) -> bool:
+        """Whether what a patch shows in place of its concept is erased in the end: that would be drawn again."""
+        return naming(self._others((manifest.concept.text, *manifest.names)))(manifest.concept.anchor)
+
+    def becomes_wanted(self, manifest: Manifest) -> bool:
         """Whether what a patch shows in place of its concept is to be erased now."""
         return naming(name for item in self.wanted for name in item.spoken)(manifest.concept.anchor)
 
@@ -109,7 +113,7 @@ class Wording:
         for item in self.wanted:
             if naming(item.spoken)(concept.anchor):
                 return item.anchor if normal(item.anchor) not in map(normal, spoken) else AUTO
-        return concept.anchor
+        return AUTO if self.becomes_erased(manifest) else concept.anchor
 
     def _shared_templates(self) -> tuple[str, ...]:
         """Those of the patches that are there, if they agree; else the generic ones."""

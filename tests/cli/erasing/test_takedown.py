@@ -153,6 +153,41 @@ def test_another_name_of_what_is_erased_is_covered_and_not_kept(home: Path) -> N
     assert any("not retained" in note and "bus" in note for note in takedown(home, *dog).data["notices"])
 
 
+@pytest.mark.parametrize("anchor", ["dog", "big dog", "Puppy"])
+def test_what_is_erased_is_no_anchor(home: Path, anchor: str) -> None:
+    """A rose that becomes a dog would draw dogs again; by any name that the dog was erased with."""
+    start = ("--concept", "dog", "--anchor", "frog", "--also-called", "puppy")
+    takedown(home, *start, "--retain", "retain.txt", "--templates", "objects.txt")
+    size, state = len(entries(home)), digests(home)
+    words = ("--concept", "rose", "--anchor", anchor, "--templates", "objects.txt")
+    run = rasura("takedown", "--model", "model", *words, "--yes", "--json", cwd=home)
+    error = run.envelope["error"]
+    assert (run.code, error["code"]) == (1, "input")
+    name = "puppy" if anchor == "Puppy" else "dog"
+    assert f"rose would become {anchor}, and {name} is erased by {erased(home)['dog'][:12]}" in error["message"]
+    assert (len(entries(home)), digests(home)) == (size + 1, state)  # the refusal is logged
+    again = rasura(*shlex.split(error["hint"])[1:], "--json", cwd=home)
+    assert by_concept(again)["rose"]["anchor"] not in {"dog", "puppy"}
+
+
+def test_an_older_patch_that_draws_what_is_erased_is_solved_anew(home: Path) -> None:
+    """Put there by hand, side by side: the next takedown gives it another anchor."""
+    how = ("--retain", "retain.txt", "--templates", "objects.txt", "--json")
+    (home / "loose.toml").write_text("[limits]\npair = 1.0\nstack = inf\nkept = 9.0\n")
+    rasura("policy", "set", "loose.toml", cwd=home)
+    rasura("base", "add", "model", cwd=home)
+    for concept, anchor in (("rose", "lion"), ("lion", "frog")):
+        words = ("--base", "model", "--concept", concept, "--anchor", anchor)
+        (made,) = rasura("erase", *words, *how, cwd=home).data["patches"]
+        rasura("patch", "apply", made["id"], "--model", "model", cwd=home)
+    assert erased(home).keys() == {"rose", "lion"}
+    run = takedown(home, "--concept", "car", "--anchor", "airplane", "--templates", "objects.txt")
+    anchor = by_concept(run)["rose"]["anchor"]
+    assert anchor != "lion"
+    assert f"rose becomes {anchor} now: lion is erased" in run.data["notices"]
+    assert erased(home).keys() == {"rose", "lion", "car"}
+
+
 def test_another_anchor_takes_the_place_of_the_first_in_one_motion(home: Path) -> None:
     before = digests(home)
     first(home)
