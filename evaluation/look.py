@@ -38,6 +38,8 @@ _KEPT_PICTURES: Final = 2
 """Of each of them, at most."""
 _KEPT_SHARE: Final = 0.5
 """Share of what the base showed of a kept concept that must still be seen."""
+_LOST: Final = 0.5
+"""Share of the kept concepts that were looked at which may be lost."""
 _PLAIN: Final[Mapping[str, str]] = {"style": "a picture in {} style"}
 """By axis, how a kept concept is asked for; any other: `a picture of a {}`."""
 
@@ -159,7 +161,7 @@ def _list_asked(plan: TakedownPlan, judge: Judge, n: int) -> list[_Asked]:
 
 
 def require_unseen(seen: Sequence[Seen]) -> None:
-    """Refuse a plan that leaves a concept visible.
+    """Refuse a plan that leaves a concept visible, or takes more than half of the kept ones that were looked at.
 
     Raises:
         CheckRefusedError: naming all of them.
@@ -171,6 +173,16 @@ def require_unseen(seen: Sequence[Seen]) -> None:
             f"still drawn after the takedown: {named}, expected at most {MOST:.0%}; another anchor may help",
             hint="rasura takedown --anchor TEXT",
             seen={s.concept: s.after for s in shown},
+        )
+    drawn = [s for s in seen if s.kept and s.before]
+    lost = [s for s in drawn if not s.holds]
+    if len(lost) > max(1, _LOST * len(drawn)):  # one lost neighbour is said, and stops nothing
+        named = "; ".join(f"{s.concept} in {s.after} of {s.n} pictures (the base: {s.before})" for s in lost)
+        raise CheckRefusedError(
+            f"no longer drawn after the takedown, though they are kept: {named}; expected at least {1 - _LOST:.0%} of "
+            f"the {len(drawn)} that were looked at; another method or anchor may help",
+            hint="rasura methods",
+            seen={s.concept: s.after for s in lost},
         )
 
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -132,7 +133,10 @@ def comparable(page: str) -> list[str]:
     text = "\n".join(_FENCE.findall(page))
     for pattern, stand_in in _VARYING:
         text = pattern.sub(stand_in, text)
-    return [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.splitlines()]
+    # Rows in the order of their ids: another processor gives other ids.
+    runs = groupby(lines, lambda line: line.startswith("<id> "))
+    return [line for by_id, run in runs for line in (sorted(run) if by_id else run)]
 
 
 def environment(programs: Path | None = None) -> dict[str, str]:

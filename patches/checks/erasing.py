@@ -18,7 +18,7 @@ moves its target leaves it where it was, however far the anchor is. What the num
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -30,6 +30,8 @@ DOUBTFUL: Final = 0.18
 """Nearness from which on some pictures may show the target still."""
 LEAST_SPREAD: Final = 0.52
 """Below, the word is probably one that the model never learnt."""
+MUCH_ELSE: Final = 0.5
+"""From here on what is kept is moved so far that some of it may be lost."""
 HALF_WAY: Final = 0.6
 """Share of the way to its anchor that a target should be taken: below, some pictures may show it still."""
 
@@ -45,6 +47,8 @@ class Judgement:
         moved: how far the patch takes the target; None where it touches layers that read something else than text.
         spread: between target and the middle of what is kept.
         own: which share of their way the patch takes the columns that it was made for; None as `moved`.
+        elsewhere: how far the patch moves what it is to keep, retained prompts or the null prompt, whichever farther: 1
+            is as much as the base makes of it.
         scaled: whether there is such a unit; else it is `apart` itself, and `spread` says nothing.
     """
 
@@ -54,6 +58,7 @@ class Judgement:
     moved: float | None
     spread: float
     own: float | None = None
+    elsewhere: float = 0.0
     scaled: bool = True
 
     def moves_at_least(self, least: float) -> bool:
@@ -134,3 +139,37 @@ def _size(gram: torch.Tensor, columns: torch.Tensor) -> float:
     """‖W X‖ from WᵀW: root of tr(Xᵀ WᵀW X)."""
     # [d, n]: W [d_out, d] of all layers is never touched here. Rounding may go below 0.
     return math.sqrt(max(0.0, float((columns * (gram @ columns)).sum())))
+
+
+def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
+    """What a person should hear before a patch is signed: words that the model hardly knows, anchors that are near."""
+    said = []
+    for found in judgements:
+        if found.elsewhere > MUCH_ELSE:
+            said.append(
+                f"the patch of {found.concept!r} moves what it is to keep by {found.elsewhere:.2f} of what the base "
+                f"makes of it (from {MUCH_ELSE:g} on some of it may be lost): look at pictures, rasura evaluate"
+            )
+        if found.short and found.moved is not None:
+            goal = repr(found.anchor) if found.anchor else "nothing"
+            said.append(
+                f"the patch takes {found.concept!r} {found.moved / found.apart:.0%} of the way to {goal} (below "
+                f"{HALF_WAY:.0%} pictures may show it still): look at pictures, rasura evaluate"
+            )
+        if not found.scaled:
+            said.append(
+                f"not judged whether {found.anchor!r} draws something else than {found.concept!r}: fewer than {FEWEST} "
+                "concepts are kept, and they are the scale"
+            )
+            continue
+        if not found.known:
+            said.append(
+                f"the model hardly knows {found.concept!r}: it stands out by {found.spread:.2f}, words that a model "
+                f"has learnt by {LEAST_SPREAD:g} and more; if it is misspelt, nothing is erased"
+            )
+        if found.anchor and found.alike > DOUBTFUL:
+            said.append(
+                f"{found.anchor!r} is near {found.concept!r} ({found.alike:.2f}; from {DOUBTFUL:g} on pictures may "
+                "show the target still): look at pictures, rasura evaluate"
+            )
+    return said

@@ -15,7 +15,7 @@ import torch
 
 from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.rank_rule import RankRule
-from rasura.patches.checks.erasing import DOUBTFUL, FEWEST, HALF_WAY, LEAST_SPREAD, Judgement, Scale
+from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
 from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.closed_form.null_space import NullSpace
@@ -67,7 +67,7 @@ def judge_erasure(
 
     Raises:
         ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named. A patch that
-            leaves its target where it was.
+            leaves its target where it was, or destroys what it is to keep.
     """
     encoder = encoder.reading_for(request.layers)
     judge = Judge.of(host, encoder, request, [n for p in patches for n in spaces_of(p).get(TEXT, ())])
@@ -80,6 +80,8 @@ def judge_erasure(
             raise _refusal(judgement, judge, policy)
         if not judgement.moves_at_least(policy.moved):
             raise _too_little(judgement, patch.manifest, policy)
+        if judgement.elsewhere > policy.moved_else:
+            raise _too_much(judgement, patch.manifest, policy)
     return found
 
 
@@ -101,35 +103,6 @@ def choose_anchors(host: Host, encoder: TextEncoder, request: EraseRequest, poli
         return request
     targets = (judge.anchored(target, policy) if target.anchor == AUTO else target for target in request.targets)
     return replace(request, targets=tuple(targets))
-
-
-def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
-    """What a person should hear before a patch is signed: words that the model hardly knows, anchors that are near."""
-    said = []
-    for found in judgements:
-        if found.short and found.moved is not None:
-            goal = repr(found.anchor) if found.anchor else "nothing"
-            said.append(
-                f"the patch takes {found.concept!r} {found.moved / found.apart:.0%} of the way to {goal} (below "
-                f"{HALF_WAY:.0%} pictures may show it still): look at pictures, rasura evaluate"
-            )
-        if not found.scaled:
-            said.append(
-                f"not judged whether {found.anchor!r} draws something else than {found.concept!r}: fewer than {FEWEST} "
-                "concepts are kept, and they are the scale"
-            )
-            continue
-        if not found.known:
-            said.append(
-                f"the model hardly knows {found.concept!r}: it stands out by {found.spread:.2f}, words that a model "
-                f"has learnt by {LEAST_SPREAD:g} and more; if it is misspelt, nothing is erased"
-            )
-        if found.anchor and found.alike > DOUBTFUL:
-            said.append(
-                f"{found.anchor!r} is near {found.concept!r} ({found.alike:.2f}; from {DOUBTFUL:g} on pictures may "
-                "show the target still): look at pictures, rasura evaluate"
-            )
-    return said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +147,10 @@ class Judge:
             return Judgement(concept.text, concept.anchor, 1.0, None, 1.0)
         scale = self.scale or Scale.between_two(target, anchor, self.gram)
         apart, spread = (0.0, 0.0) if scale is None else (scale.between(target, anchor), scale.spread(target))
-        found = Judgement(concept.text, concept.anchor, apart, None, spread, scaled=self.scale is not None)
+        leaks = [float(patch.manifest.measured.get(name, "0")) for name in ("leak_retained", "leak_null")]
+        found = Judgement(
+            concept.text, concept.anchor, apart, None, spread, elsewhere=max(leaks), scaled=self.scale is not None
+        )
         if scale is None or kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments):
             return found
         did, own = torch.from_numpy(kernel), patch.tensors
@@ -262,6 +238,20 @@ def _too_little(judgement: Judgement, made: Manifest, policy: Policy) -> Erasure
         anchor=anchor,
         moved=f"{judgement.moved:.3e}",
         **coarser,
+    )
+
+
+def _too_much(judgement: Judgement, made: Manifest, policy: Policy) -> ErasureRefusedError:
+    """The refusal of a patch that moves what is to stay as far as it is, with the command of the default method."""
+    concept, moved = judgement.concept, say_over(judgement.elsewhere, policy.moved_else)
+    return ErasureRefusedError(
+        f"the patch of {concept!r} ({made.eraser.name}) destroys what it is to keep: it moves retained prompts or the "
+        f"null prompt by {moved} of what the base makes of them",
+        hint=_hint(concept, [(judgement.anchor, 0.0)]),
+        concept=concept,
+        anchor=judgement.anchor,
+        moved=f"{judgement.moved or 0.0:.3e}",
+        moved_else=f"{judgement.elsewhere:.3e}",
     )
 
 

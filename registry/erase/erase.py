@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rasura.patches.algebra.strength import ONE
+from rasura.patches.checks.erasing import list_doubts
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError
@@ -22,7 +23,7 @@ from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
 from rasura.patches.solving.fit_request import fit_request
-from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
+from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure
 from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import PatchId

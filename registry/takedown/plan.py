@@ -16,6 +16,7 @@ from rasura.patches.errors import RetainSetError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
+from rasura.patches.plain_numbers import say_number
 from rasura.patches.prompts.concept_prompts import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.types import SHORT, PatchId
@@ -272,6 +273,10 @@ def _notices(ground: Ground, made: Sequence[PlannedPatch], solution: Solution) -
     for item, other in one_sided:
         mine, theirs = item.patch.manifest.concept.text, solution.kept[other].manifest.concept.text
         found.append(f"one-sided: {mine} leaves {theirs} alone, whose patch {other[:SHORT]} is older")
+    for manifest in (item.patch.manifest for item in made if not item.patch.manifest.separable):
+        leak = manifest.measured.get("leak_retained")
+        much = "" if leak is None else f", moved by {say_number(float(leak))} of what the base makes of them"
+        found.append(f"{manifest.concept.text} is not separable: retained prompts are measured, not proved{much}")
     if solution.guard != GUARDS[0]:
         found.append(f"room is short: each holds {solution.guard:g} of the others' energy instead of {GUARDS[0]:g}")
     return [*found, *solution.doubts]

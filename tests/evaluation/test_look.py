@@ -34,3 +34,11 @@ def test_a_lost_neighbour_is_said_and_stops_nothing() -> None:
 def test_a_judge_that_is_not_there(judge: str) -> None:
     with pytest.raises((NotFoundError, InputError)):
         check_judge(judge)
+
+
+def test_a_takedown_that_takes_most_of_the_rest_is_refused() -> None:
+    kept = [Seen(name, 2, 2, after, erased=False, kept=True) for name, after in (("cat", 2), ("bus", 0), ("car", 0))]
+    gone = Seen("dog", 4, 4, 0, erased=True)
+    with pytest.raises(CheckRefusedError, match=r"they are kept: bus in 0 of 2 .*; car in 0 of 2 .* of the 3 that"):
+        require_unseen([gone, *kept])
+    require_unseen([gone, *kept[:2], Seen("pig", 2, 0, 0, erased=False, kept=True)])  # the base never drew a pig

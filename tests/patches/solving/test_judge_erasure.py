@@ -11,9 +11,10 @@ from support.models.tiny import TinySpec, tiny_model
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.algebra.rank_rule import RankRule
-from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement
+from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, list_doubts
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.erasers.closed_form.joint.eraser import Joint
+from rasura.patches.erasers.closed_form.rece import Rece
 from rasura.patches.erasers.closed_form.uce import Uce
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError
@@ -23,7 +24,7 @@ from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attentio
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import AUTO, Target
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
-from rasura.patches.solving.judge_erasure import Judge, choose_anchors, judge_erasure, list_doubts
+from rasura.patches.solving.judge_erasure import Judge, choose_anchors, judge_erasure
 from rasura.patches.solving.solve import build_patches
 
 REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
@@ -188,6 +189,16 @@ def test_what_takes_the_tokens_that_were_asked_for_is_said_and_not_refused(tiny:
     assert found.own == pytest.approx(1, abs=0.3)
     assert found.moved is not None
     assert found.short == any("of the way to 'cat'" in doubt for doubt in list_doubts([found]))
+
+
+def test_a_patch_that_destroys_what_it_is_to_keep_is_refused(model: Model) -> None:
+    """RECE that goes on for twenty epochs: no picture of the reference model shows what it was asked for then."""
+    request = replace(model.request(Target("rose", "cactus")), eraser=Rece(epochs=20), layers="kv", tokens="last")
+    with pytest.raises(ErasureRefusedError, match=r"patch of 'rose' \(rece\) destroys what it is to keep") as caught:
+        model.judged(request)
+    assert float(str(caught.value.details["moved_else"])) > DEFAULT_POLICY.moved_else
+    (found,) = model.judged(request, Policy(moved_else=9.0))
+    assert any("moves what it is to keep" in doubt for doubt in list_doubts([found]))
 
 
 def test_a_default_that_does_too_little_is_told_a_coarser_rule(model: Model) -> None:
