@@ -97,3 +97,22 @@ def test_a_name_of_several_is_told_with_the_commands(copy: Path) -> None:
     assert "'puppy' stands for several patches on both" in run.envelope["error"]["message"]
     commands = [f"rasura withdraw {i[:12]} --stack both" for i in (dog, frog)]
     assert sorted(run.envelope["error"]["hint"].split(" or ")) == sorted(commands)
+
+
+def test_what_undoes_a_name_asks_first(tmp_path: Path) -> None:
+    """The set before it erases the dog, too, but no puppy."""
+    shutil.copytree(MODEL / "pipeline", tmp_path / "model")
+    (tmp_path / "retain.txt").write_text(RETAIN)
+    rasura("init", cwd=tmp_path)
+    rasura("key", "new", "alice", cwd=tmp_path)
+    words = ("takedown", "--model", "model", "--concept", "dog", "--anchor", "frog", "--yes", "--json")
+    first = rasura(*words, "--retain", "retain.txt", cwd=tmp_path)
+    assert first.code == 0, first.out
+    more = rasura(*words, "--also-called", "puppy", cwd=tmp_path)
+    assert more.envelope["changed"], more.out
+    applied = rasura("patch", "status", "--model", "model", "--json", cwd=tmp_path).data["applied"]
+    asked = rasura("undo", "--model", "model", cwd=tmp_path)
+    assert asked.code == 2, asked.out
+    assert "this brings back: puppy; nobody can be asked here" in asked.err
+    assert rasura("patch", "status", "--model", "model", "--json", cwd=tmp_path).data["applied"] == applied
+    assert rasura("undo", "--model", "model", "--yes", cwd=tmp_path).code == 0
