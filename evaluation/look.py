@@ -18,6 +18,7 @@ from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Answer, Question
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
 from rasura.evaluation.judges.open_judge import open_judge
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import prompts_of
@@ -146,7 +147,9 @@ class _Asked:
 def _list_asked(plan: TakedownPlan, judge: Judge, n: int) -> list[_Asked]:
     """What is erased, what comes back, and some of what is kept; n pictures of each, of what is kept fewer."""
     ground = plan.ground.patches
-    told = [(patch.manifest.concept.text, patch.manifest.concept.templates, True) for patch in plan.patches.values()]
+    # What stands at another strength than 1 is not erased, and may be seen.
+    at = plan.patches.items()
+    told = [(p.manifest.concept.text, p.manifest.concept.templates, plan.after[i] == ONE) for i, p in at]
     told += [(cover.wanted.concept, ground[cover.patch].manifest.concept.templates, True) for cover in plan.covered]
     back = [ground[patch_id].manifest.concept for patch_id in plan.withdrawn]
     told += [(concept.text, concept.templates, False) for concept in back]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from rasura.commands._shared.output import clip, line, short, table, verdict
 from rasura.commands._shared.views import format_number
 from rasura.commands.erasing.method_options import METHOD
+from rasura.patches.algebra.strength import ONE
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
     from rasura.registry.takedown.carry_out import CarriedOut
-    from rasura.registry.takedown.plan import PlannedPatch, TakedownPlan
+    from rasura.registry.takedown.plan import TakedownPlan
+    from rasura.registry.takedown.solving.planned import PlannedPatch
 
 _NAMES: Final = 40  # characters of a cell
 
@@ -43,6 +45,18 @@ def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut 
             for c in plan.covered
         ],
         "already": dict(plan.already),
+        "raised": [
+            {"concept": r.wanted.concept, "patch": r.patch, "strength_before": str(r.before)} for r in plan.raised
+        ],
+        "strengths": [
+            {
+                "id": i,
+                "concept": patch.manifest.concept.text,
+                "before": None if (before := plan.strength_before(i)) is None else str(before),
+                "after": str(plan.after[i]),
+            }
+            for i, patch in plan.patches.items()
+        ],
         "checks": {str(name): {"value": value, "limit": str(limit)} for name, (value, limit) in plan.worst.items()},
         "seen": [
             {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased}
@@ -71,7 +85,7 @@ def print_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut |
         return
     for notice in plan.notices:
         line(notice)
-    if plan.patches and not (plan.covered and not plan.made):
+    if plan.patches and not (plan.covered and not plan.made and not plan.raised):
         _print_patches(plan)
     worst = {str(name): number for name, number in plan.worst.items() if str(name) in {"pair", "stack", "own"}}
     named = [f"{name} {format_number(value, limit)}" for name, (value, limit) in worst.items()]
@@ -133,10 +147,19 @@ def _print_patches(plan: "TakedownPlan") -> None:
         "also called": [clip(", ".join(m.names), _NAMES) for m in manifests.values()],
         "becomes": [m.concept.anchor or "(nothing)" for m in manifests.values()],
         "method": [m.eraser.name if methods != {METHOD} else "" for m in manifests.values()],
+        "strength": _list_strengths(plan),
         "": [_say_place(made.get(i)) for i in manifests],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells) or not name}
     table(list(shown), list(zip(*shown.values(), strict=True)))
+
+
+def _list_strengths(plan: "TakedownPlan") -> list[str]:
+    """At which strength each patch stands afterwards, and before where that is another; nothing where all are 1."""
+    told = [(plan.strength_before(i) or plan.after[i], plan.after[i]) for i in plan.patches]
+    if {strength for each in told for strength in each} <= {ONE}:
+        return [""] * len(told)
+    return [str(after) if before == after else f"{before} -> {after}" for before, after in told]
 
 
 def _say_place(item: "PlannedPatch | None") -> str:

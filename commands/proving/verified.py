@@ -12,6 +12,7 @@ from rasura.patches.errors import NotFoundError
 
 if TYPE_CHECKING:
     from rasura.patches.format.signatures.signing_key import PublicKey
+    from rasura.registry.evidence.pictures.picture_receipt import PictureReceipt
     from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 256 * 1024**2
@@ -98,6 +99,7 @@ def _show_receipt(file: Path, data: bytes, concept: str | None, vkey: "VerifyKey
         "bound": found.bound,
         "concept": concept,
         "erased": None if erased is None else bool(erased),
+        "strengths": None if concept is None else [str(p.strength) for p in said.in_force(concept)],
         "key": str(found.key),
         "pinned": found.pinned,
         "size": found.checkpoint.size,
@@ -113,7 +115,7 @@ def _show_receipt(file: Path, data: bytes, concept: str | None, vkey: "VerifyKey
         else:
             line("nothing was erased")
         if erased is not None:
-            line(f"{concept}: {'erased' if erased else 'not erased'} when this was drawn")
+            line(f"{concept}: {_say_erased(said, str(concept))} when this was drawn")
         line(f"the log had {found.checkpoint.size} entries; signed by {found.key}")
         if not found.bound and said.picture is not None:
             line(f"it is for the picture with SHA-256 {said.picture}")
@@ -123,3 +125,11 @@ def _show_receipt(file: Path, data: bytes, concept: str | None, vkey: "VerifyKey
             warn("no key was given from outside (--vkey): whoever forges a whole receipt passes this")
 
     return Result(shown, text)
+
+
+def _say_erased(said: "PictureReceipt", concept: str) -> str:
+    """Whether it was erased; where its patch stood at another strength than 1, at which: then it was not."""
+    if said.erased(concept):
+        return "erased"
+    strengths = " and ".join(str(patch.strength) for patch in said.in_force(concept))
+    return f"in force at strength {strengths}: not erased" if strengths else "not erased"

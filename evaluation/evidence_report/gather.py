@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rasura.evaluation.evidence_report.interference_map import draw_map
 from rasura.evaluation.evidence_report.kept_pictures import Pictures, read_kept
+from rasura.evaluation.evidence_report.measurements import find_evaluations, is_current, say_evaluation
 from rasura.evaluation.evidence_report.plain_words import NOT_PROMISED, describe_entry
 from rasura.evaluation.evidence_report.signed_report import FORMAT
-from rasura.evaluation.report.recorded import Report, read_report
-from rasura.patches._io.sha256 import digest_of
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import InputError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["About", "Gathered", "gather"]
 
-MAX_EVALUATIONS: Final = 4
-"""Newest evaluations that a report shows; the log names the others."""
 MAX_ENTRIES: Final = 2000
 
 
@@ -77,6 +75,8 @@ class _Scope:
     patches: tuple[PatchRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]
     placed: tuple[Placed, ...]
+    sets: tuple[Mapping[PatchId, int], ...]
+    """What is there now, in sixteenths: the stack, or what each of the models has."""
 
 
 def gather(
@@ -125,8 +125,14 @@ def gather(
         },
         "case": None if scope.standing is None else _say_case(scope.standing, scope.said, withhold=withhold),
         "events": [_say_event(entry, concepts, places) for entry in scope.entries],
-        "patches": [_say_patch(registry, record, anew=record.patch_id in anew) for record in scope.patches],
-        "evaluations": [_say_evaluation(registry, each, kept.get(each.digest)) for each in scope.evaluations],
+        "patches": [
+            _say_patch(registry, record, anew=record.patch_id in anew, strengths=_find_strengths(scope, record))
+            for record in scope.patches
+        ],
+        "evaluations": [
+            say_evaluation(registry, each, kept.get(each.digest), current=is_current(each, scope.sets))
+            for each in scope.evaluations
+        ],
         "places": [_say_place(each) for each in scope.placed],
         "interference": interference,
         "not_promised": list(NOT_PROMISED),
@@ -161,7 +167,15 @@ def _find_scope(registry: Registry, about: About) -> _Scope:
             f"report: expected 1 to {MAX_ENTRIES} entries of the log about {about.name}, got {len(entries) or 'none'}",
             hint="rasura audit log",
         )
-    return _Scope(standing, said, entries, patches, _find_evaluations(registry, standing, ids), placed)
+    now = [registry.stack(about.name).patches] if about.kind == "stack" else [each.host.applied for each in placed]
+    evaluations = find_evaluations(registry, standing, ids, now)
+    return _Scope(standing, said, entries, patches, evaluations, placed, tuple(now))
+
+
+def _find_strengths(scope: _Scope, record: PatchRecord) -> list[str]:
+    """At which strengths a change stands in what the report is about; empty where it stands nowhere."""
+    found = {applied[record.patch_id] for applied in scope.sets if record.patch_id in applied}
+    return [str(Strength(sixteenths)) for sixteenths in sorted(found)]
 
 
 def _entries_of_stack(registry: Registry, name: str, ids: Sequence[PatchId]) -> list[EntryRecord]:
@@ -169,18 +183,6 @@ def _entries_of_stack(registry: Registry, name: str, ids: Sequence[PatchId]) -> 
     for patch_id in ids:
         found |= {entry.index: entry for entry in registry.entries(EntryFilter(patch=patch_id))}
     return [found[index] for index in sorted(found)]
-
-
-def _find_evaluations(
-    registry: Registry, standing: CaseStanding | None, ids: Sequence[PatchId]
-) -> tuple[EvaluationRecord, ...]:
-    """Those of the case, else those of its changes; the newest."""
-    own = [str(e.details["evaluation"]) for e in (standing.entries if standing else ()) if e.action == "evaluation.add"]
-    found = {digest: registry.evaluation(digest) for digest in own}
-    if not found:
-        for patch_id in ids:
-            found |= {each.digest: each for each in registry.evaluations(patch_id)}
-    return tuple(sorted(found.values(), key=lambda each: each.added_at, reverse=True)[:MAX_EVALUATIONS])
 
 
 def _say_case(standing: CaseStanding, said: Mapping[str, bytes], *, withhold: bool) -> JsonValue:
@@ -238,7 +240,7 @@ def _find_anew(scope: _Scope) -> frozenset[PatchId]:
     )
 
 
-def _say_patch(registry: Registry, record: PatchRecord, *, anew: bool) -> JsonValue:
+def _say_patch(registry: Registry, record: PatchRecord, *, anew: bool, strengths: list[str]) -> JsonValue:
     key = next((key for key in registry.keys() if key.key_id == record.key_id), None)
     approved = find_approvals(registry, Subject("patch", record.patch_id))
     return {
@@ -251,35 +253,8 @@ def _say_patch(registry: Registry, record: PatchRecord, *, anew: bool) -> JsonVa
         "approved_by": [{"name": each.name, "key_id": key_id} for key_id, each in sorted(approved.items())],
         "bytes": record.size,
         "made_at": instant(record.added_at),
+        "strengths": list(strengths),
         **({"anew": True} if anew else {}),
-    }
-
-
-def _say_evaluation(registry: Registry, record: EvaluationRecord, pictures: Pictures | None) -> JsonValue:
-    report = Report.from_bytes(read_report(registry, record.digest))
-    scores: list[JsonValue] = [dict(row) for row in report.scores if (row["group"] == "forget") == bool(row["label"])]
-    attacks = report.body.get("attacks")
-    kept: list[JsonValue] = [
-        {
-            "group": pair.group,
-            "prompt": pair.prompt,
-            "wanted": pair.wanted,
-            "seen_before": pair.seen_before,
-            "seen_after": pair.seen_after,
-            "before": digest_of(pair.before),
-            "after": digest_of(pair.after),
-        }
-        for pair in (() if pictures is None else pictures.pairs)
-    ]
-    return {
-        "digest": record.digest,
-        "judge": record.judge,
-        "made_at": instant(record.added_at),
-        "patches": {str(patch_id): sixteenths for patch_id, sixteenths in record.patches.items()},
-        "summary": dict(record.summary),
-        "scores": scores,
-        "attacks": attacks if isinstance(attacks, list) else [],
-        "pictures": kept,
     }
 
 

@@ -7,20 +7,19 @@ is put there afterwards.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.evaluation.evidence_report.html_text import begin_sentence as _begin
 from rasura.evaluation.evidence_report.html_text import escape as _e
-from rasura.evaluation.evidence_report.html_text import write_percent as _percent
 from rasura.evaluation.evidence_report.html_text import write_share as _share
 from rasura.evaluation.evidence_report.html_text import write_time as _when
 from rasura.evaluation.evidence_report.kept_pictures import inline_picture
 from rasura.evaluation.evidence_report.page_measured import write_kept, write_measured, write_pictures
+from rasura.evaluation.evidence_report.page_short import write_short
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.page_verify import write_verify
-from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, find_force, name_approvals, say_span
+from rasura.evaluation.evidence_report.plain_words import SIGHTS, WORDS, find_force, name_approvals
 from rasura.evaluation.evidence_report.signed_report import END, START
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def write_page(gathered: Gathered) -> bytes:
             f'<header>\n<h1>{_e(title)}</h1>\n<p class="soft">Made {_when(made["at"])} with rasura {_e(made["rasura"])} from '
             f"the record {_e(document['log']['origin'])}.</p>\n</header>\n"
             f'<main id="content">\n<section class="card" aria-labelledby="short"><h2 id="short" '
-            f'style="margin:0;padding:0;border:0">In short</h2>{_short(document)}</section>\n'
+            f'style="margin:0;padding:0;border:0">In short</h2>{write_short(document)}</section>\n'
             f'<nav aria-label="Contents"><ol>{contents}</ol></nav>\n{sections}</main>\n'
             f'<footer><p class="soft">Every character of this page is covered by the signature in it. A copy that was changed, '
             "however little, does not verify: section 9 says how to check.</p></footer>\n"
@@ -93,79 +92,6 @@ def _title(document: Any) -> str:
     if kind == "case":
         return f"What was done about request {name}"
     return f"What is suppressed in the model {name}" if kind == "model" else f"What the set {name} suppresses"
-
-
-def _short(document: Any) -> str:
-    lines = [*_short_case(document), *_short_measured(document), *_short_force(document)]
-    lines.append("This is a <strong>measured suppression with known limits</strong>, not a deletion: section 8.")
-    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
-
-
-def _short_case(document: Any) -> Iterator[str]:
-    case = document["case"]
-    concepts = _list_concepts(document)
-    if case is None:
-        yield f"Suppressed: <strong>{_e(concepts)}</strong>."
-        return
-    yield f"The request came {_when(case['received_at'])}."
-    if case["acted"] is None:
-        yield '<span class="bad">Nothing has come into force so far.</span>'
-        return
-    after = say_span(timedelta(seconds=case["seconds"]))
-    due = case["due_at"]
-    said = (
-        ""
-        if due is None
-        else ', <span class="bad">after the deadline</span>'
-        if case["late"]
-        else (', <span class="good">before the deadline</span>')
-    )
-    yield f"{_e(_begin(after))} later a change that suppresses <strong>{_e(concepts)}</strong> came into force{said}."
-    if any(patch.get("anew") for patch in document["patches"]):
-        yield (
-            f"Changes that suppress {_e(_list_concepts(document, anew=True))} were there before, by other requests; they were "
-            "computed anew so that none disturbs another."
-        )
-
-
-def _short_measured(document: Any) -> Iterator[str]:
-    if not document["evaluations"]:
-        yield "Nobody has looked at pictures: <strong>what the change does was not measured</strong>."
-        return
-    newest = document["evaluations"][0]
-    asked = [row for row in newest["scores"] if row["group"] == "forget"]
-    labels = list(dict.fromkeys(str(row["label"]) for row in asked))
-    for label in labels:
-        it = f"“{_e(label)}”" if len(labels) > 1 else "it"
-        for named, how in ((True, "by name"), (False, "in other words")):
-            rows = [row for row in asked if row["label"] == label and (row["kind"] != "paraphrase") == named]
-            n, before, after = (sum(row[name] for row in rows) for name in ("n", "base_right", "patched_right"))
-            if n:
-                yield (
-                    f"Of {n} pictures that ask for {it} {how}, a judge found it in {before} before and in "
-                    f"<strong>{after}</strong> after."
-                )
-    kept = [(name, newest["summary"][name]) for name in ("retain", "held_out") if name in newest["summary"]]
-    if kept:
-        said = " and ".join(f"{_percent(share)} of what was {_e(GROUPS[name])}" for name, share in kept)
-        yield f"Of other things that were drawn right before, still drawn right: {said}."
-
-
-def _short_force(document: Any) -> Iterator[str]:
-    read = [place for place in document["places"] if place["sight"] == "as written" and place["patches"]]
-    if read:
-        names = ", ".join(f"“{place['model']}”" for place in read)
-        yield f"It was found in force on {_e(names)} when this report was made: the weights were read back."
-    else:
-        yield "On no model was it found in force when this report was made."
-
-
-def _list_concepts(document: Any, *, anew: bool = False) -> str:
-    """What changes suppress: those that were asked for, or those that were only computed anew beside them."""
-    found = [
-        concept for patch in document["patches"] if patch.get("anew", False) == anew for concept in patch["concepts"]
-    ]
-    return ", ".join(f"“{each}”" for each in dict.fromkeys(found)) or "nothing"
 
 
 def _asked(document: Any, sent: Sequence[bytes]) -> str:
@@ -248,6 +174,8 @@ def _force(document: Any) -> str:
         changes = len(place["patches"])
         good = "good" if place["sight"] == "as written" else "bad" if place["sight"] in {"changed", "gone"} else "soft"
         number = "no change" if not changes else "1 change" if changes == 1 else f"{changes} changes"
+        others = sum(strength != "1" for strength in place["patches"].values())
+        number += f", {others} of them at another strength than 1," if others else ""
         since = "" if place["since"] is None else f", since {_when(place['since'])} (entry {place['entry']})"
         items.append(
             f"<li><strong>{_e(place['model'])}</strong>: {number} on the model “{_e(place['base'])}”{since}.<br>"

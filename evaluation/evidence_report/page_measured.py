@@ -39,6 +39,8 @@ def write_pictures(document: Any, gathered: Gathered) -> str:
     ]
     for each in shown:
         pairs = gathered.pictures[each["digest"]].pairs
+        if other := _say_other(each):
+            parts.append(f"<p>{other.strip()}</p>")
         for group in GROUPS:
             chosen = [pair for pair in pairs if pair.group == group]
             if chosen:
@@ -73,13 +75,20 @@ def write_measured(document: Any) -> str:
         rows = [row for row in each["scores"] if row["group"] == "forget"]
         parts.append(
             f"<p>Recorded {_when(each['made_at'])}; judged by {_e(each['judge'])}. The thin line is the range in which "
-            "the true share lies with about 95 % certainty, if only chance is at work.</p>"
+            f"the true share lies with about 95 % certainty, if only chance is at work.{_say_other(each)}</p>"
         )
         parts += [
             f"<h3>Pictures that show “{_e(row['label'])}” when asked {_ask(row)}</h3>{_bars(row)}" for row in rows
         ]
         parts.append(_attacks(each["attacks"]))
     return "".join(parts)
+
+
+def _say_other(evaluation: Mapping[str, Any]) -> str:
+    """That an evaluation did not measure what is there now."""
+    if evaluation.get("current", True):
+        return ""
+    return " <strong>It is of other changes, or other strengths, than what is there now.</strong>"
 
 
 def _ask(row: Mapping[str, Any]) -> str:
@@ -132,6 +141,8 @@ def write_kept(document: Any) -> str:
     parts = ["<p>A change that suppresses one thing should leave all others. Of the pictures of other things:</p>"]
     for each in document["evaluations"]:
         rows = [row for row in each["scores"] if row["group"] != "forget"]
+        if other := _say_other(each):
+            parts.append(f"<p>{other.strip()}</p>")
         for row in rows:
             head = f"{_e(_begin(str(row['axis'])))}s {_e(GROUPS[row['group']])}, asked {_ask(row)}: drawn right"
             parts.append(f"<h3>{head}</h3>{_bars(row)}")

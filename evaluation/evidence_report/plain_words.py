@@ -149,7 +149,11 @@ def say_span(span: timedelta) -> str:
 def find_force(document: Any) -> dict[str, str]:
     """Where each change is in force; of one that another for the same has taken the place of, that."""
     places = {
-        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
+        patch["id"]: ", ".join(
+            place["model"] + ("" if strength == "1" else f" (at strength {strength})")
+            for place in document["places"]
+            if (strength := place["patches"].get(patch["id"])) is not None
+        )
         for patch in document["patches"]
     }
     present = [patch["concepts"] for patch in document["patches"] if places[patch["id"]]]

@@ -1,4 +1,7 @@
-"""What is asked for against what is there: what is erased already, what takes an older patch's place, what is new."""
+"""What is asked for against what is there: what is erased already, what takes an older patch's place, what is new.
+
+A patch erases at strength 1; at any other it does less, more or the opposite, and its concept is not erased.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import AUTO
@@ -24,12 +28,14 @@ class Asked:
 
     Attributes:
         already: concepts that are erased as they are wanted, and by which patch.
+        raised: wanted concepts whose patches are as they are wanted, but not at strength 1, which they get now.
         changed: older patches of wanted concepts that get another anchor, further names or another method.
         new: what is to be erased, with what those older patches say where nobody said otherwise.
         recipes: how each of these is solved, by its concept in one spelling.
     """
 
     already: Mapping[str, PatchId]
+    raised: Mapping[WantedConcept, PatchId]
     changed: frozenset[PatchId]
     new: tuple[WantedConcept, ...]
     recipes: Mapping[str, Recipe]
@@ -52,24 +58,28 @@ def sort_out(
     _check_names(ground, wanted)
     known = {normal(cover.wanted.concept): cover.patch for cover in covered}
     already: dict[str, PatchId] = {}
+    raised: dict[WantedConcept, PatchId] = {}
     changed: set[PatchId] = set()
     new: list[WantedConcept] = []
     recipes: dict[str, Recipe] = {}
     for item in wanted:
         name, found = normal(item.concept), ground.erasing(item.concept)
         own = None if found is None else read_recipe(ground.patches[found].manifest)
-        if name in known:
-            already[item.concept] = known[name]
+        as_wanted = known.get(name)
+        if as_wanted is None and found is not None and _is_so(ground, found, item) and recipe in {None, own}:
+            as_wanted = found
+        if as_wanted is not None and ground.strengths[as_wanted] == ONE:
+            already[item.concept] = as_wanted
+        elif as_wanted is not None:
+            raised[item] = as_wanted
         elif found is None:
             recipes[name] = recipe or make_recipe()
             new.append(_with_templates(item, recipe))
-        elif _is_so(ground, found, item) and (recipe is None or recipe == own):
-            already[item.concept] = found
         else:
             changed.add(found)
             recipes[name] = recipe or own or make_recipe()
             new.append(_with_templates(_as_it_was(ground, found, item), recipe))
-    return Asked(already, frozenset(changed), tuple(new), recipes)
+    return Asked(already, raised, frozenset(changed), tuple(new), recipes)
 
 
 def _is_so(ground: Ground, patch_id: PatchId, item: WantedConcept) -> bool:

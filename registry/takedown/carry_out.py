@@ -20,7 +20,8 @@ from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
-from rasura.registry.takedown.plan import PlannedPatch, TakedownPlan
+from rasura.registry.takedown.plan import TakedownPlan
+from rasura.registry.takedown.solving.planned import PlannedPatch
 from rasura.registry.trust.register_patch import SignedPatch, add_signed
 from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import read_signed_files
@@ -99,7 +100,8 @@ def _carry_out(
 
 def _list_tickets(plan: TakedownPlan) -> frozenset[str]:
     made = (item.wanted.ticket for item in plan.made if item.wanted is not None)
-    return frozenset({*made, *(cover.wanted.ticket for cover in plan.covered)})
+    raised = (each.wanted.ticket for each in plan.raised)
+    return frozenset({*made, *raised, *(cover.wanted.ticket for cover in plan.covered)})
 
 
 def _signed(item: PlannedPatch, key: SigningKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:

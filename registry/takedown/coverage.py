@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches.algebra.strength import Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.format.manifest import NAMES_SIGN
 from rasura.patches.format.patch import Patch
@@ -65,12 +65,12 @@ class Cover:
 
 
 def find_cover(ground: Ground, wanted: WantedConcept) -> Cover | None:
-    """The patch that erases this concept already; asked of those that it names, as a red car names a car."""
+    """The patch that erases this concept at strength 1; asked of those that it names, as a red car names a car."""
     for patch_id, patch in ground.patches.items():
         concept, names_it = patch.manifest.concept, naming([patch.manifest.concept.text, *patch.manifest.names])
         same = wanted.anchor in {AUTO, concept.anchor} and normal(concept.anchor) not in map(normal, wanted.names)
         if same and all(map(names_it, wanted.spoken)):
-            left = measure_left(ground, patch, ground.strengths[patch_id], wanted)
+            left = measure_left(ground, patch, ONE, wanted)
             if left <= LEFT:
                 return Cover(wanted, patch_id, concept.text, left)
     return None

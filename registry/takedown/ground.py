@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import RasuraError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
@@ -77,6 +78,10 @@ class Ground:
         """The patch that erases this concept by name."""
         wanted = normal(concept)
         return next((i for i, p in self.patches.items() if normal(p.manifest.concept.text) == wanted), None)
+
+    def at_one(self, raised: Iterable[PatchId]) -> Ground:
+        """The same with these patches at strength 1, at which they erase what they were made to erase."""
+        return replace(self, strengths=Stack({**self.strengths, **dict.fromkeys(raised, ONE)}))
 
     def names(self, without: Iterable[PatchId] = ()) -> list[str]:
         """What is erased, besides by these patches."""

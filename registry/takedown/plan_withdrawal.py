@@ -65,6 +65,6 @@ def plan_withdrawal(
         bench = Attempts(Wording(ground, frozenset(gone), orphans, None, ()), limits, progress, moments, recipes)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
-        check_covers(ground, left, find_strengths(ground, solution))
+        check_covers(ground, left, find_strengths(solution))
     said = tuple(dict.fromkeys(each.said for each in meant if each.said))
     return conclude_plan(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered, said=said)

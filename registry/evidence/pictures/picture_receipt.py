@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.algebra.strength import Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.validation import from_instant, instant
@@ -94,9 +94,17 @@ class PictureReceipt:
     looked: bool
     picture: Digest | None
 
-    def erased(self, concept: str) -> tuple[ReceiptPatch, ...]:
-        """The patches in force that are for this concept, whatever its case; empty: it was not erased by name."""
+    def in_force(self, concept: str) -> tuple[ReceiptPatch, ...]:
+        """The patches in force that are for this concept, whatever its case, at whatever strength."""
         return tuple(p for p in self.patches if concept.casefold() in {each.casefold() for each in p.concepts})
+
+    def erased(self, concept: str) -> tuple[ReceiptPatch, ...]:
+        """The patches that erased this concept, whatever its case; empty: it was not erased by name.
+
+        A patch erases at strength 1; at any other it did less, more or the opposite.
+        """
+        found = self.in_force(concept)
+        return found if all(patch.strength == ONE for patch in found) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class Attempts:
     """How what is wanted is solved, by its concept in one spelling; what is not there: by `make_recipe`'s defaults."""
     chosen: dict[str, str] = field(default_factory=dict)
     """What `auto` became, by concept: the same in every attempt."""
+    raised: tuple[str, ...] = ()
+    """Concepts that are wanted, and whose patches are brought to strength 1 for it."""
 
     @property
     def _ground(self) -> Ground:
@@ -194,7 +196,7 @@ class Attempts:
             if (name := normal(patch.manifest.concept.text)) in old and old[name] != patch.patch_id
         }
         strengths = {i: self._ground.strengths[i] for i in kept}
-        strengths |= {p.patch_id: self._ground.strengths.get(replaced.get(p.patch_id, p.patch_id), ONE) for p in made}
+        strengths |= {patch.patch_id: ONE for patch in made}  # it is solved to erase at 1, whatever was there before
         patches = {**kept, **{patch.patch_id: patch for patch in made}}
         self.progress("checking", 0, 1)
         verdict = check([Member(patches[i], strengths[i]) for i in sorted(patches)], self.policy)
@@ -257,7 +259,7 @@ class Attempts:
         """Everything that stood in the way, once, and what may help."""
         fixed = [self._name(i) for i in self.wording.staying if not self._solvable(i)]
         more = f"; {', '.join(fixed)} cannot be solved anew here" if fixed else ""
-        named = ", ".join(item.concept for item in self.wording.wanted) or "the rest"
+        named = ", ".join([*(item.concept for item in self.wording.wanted), *self.raised]) or "the rest"
         exact = make_recipe().eraser.name
         softer = any(recipe.eraser.name != exact for recipe in self.recipes.values())
         method = f"; --method {exact}, which leaves others alone exactly" if softer else ""

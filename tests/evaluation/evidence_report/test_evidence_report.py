@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.commandline import rasura
 from support.evidence_reports import ASKED, NAMES, fill, made, shared_case, shared_report
-from support.registries.workshop import Workshop, workshop
+from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.evaluation.evidence_report.gather import About, Gathered
 from rasura.evaluation.evidence_report.kept_pictures import PicturePair, Pictures
@@ -21,12 +21,17 @@ from rasura.evaluation.evidence_report.make_report import MadeReport
 from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.signatures.signing_key import PrivateKey
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.hosts.host_state import list_touched
+from rasura.registry.apply.operations import apply, switch
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
 from rasura.registry.log.notes.signed_note import VerifyKey
+from rasura.registry.stacks.edit import create
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "schemas" / "rasura-report-1.json"
 VOID = {"meta", "br", "img"}
@@ -274,6 +279,54 @@ def test_a_model_that_lost_its_changes_is_found_out(workshop: Workshop) -> None:
     text = Outline(made(workshop, about).page.decode()).text
     assert "are NOT those that the registry wrote" in text
     assert "On no model was it found in force" in text
+
+
+@pytest.mark.parametrize("strength", ["-1", "0.0625", "4"])
+def test_what_stands_at_another_strength_is_not_said_to_be_suppressed(workshop: Workshop, strength: str) -> None:
+    with workshop.open() as registry:
+        goal = Goal("test", registry.patch(workshop.dog).base, Stack({
+            workshop.dog: Strength.parse(strength), workshop.photo: Strength()
+        }))  # fmt: skip
+        switch(registry, workshop.host(), goal, ALICE)
+    report = made(workshop, About("model", str(workshop.model)))
+    said = Outline(report.page.decode()).text
+    assert "Suppressed: “photo”." in said
+    assert f"Not suppressed: “dog”, whose change stands at strength {strength}; it suppresses at strength 1." in said
+    assert f"(at strength {strength})" in said
+    assert "2 changes, 1 of them at another strength than 1, on the model" in said
+    twin = json.loads(report.twin)
+    jsonschema.validate(twin, json.loads(SCHEMA.read_text()))
+    strengths = {patch["id"]: patch["strengths"] for patch in twin["document"]["patches"]}
+    assert strengths == {workshop.dog: [strength], workshop.photo: ["1"]}
+
+
+def test_nothing_that_stands_at_another_strength_alone_is_found_in_force(workshop: Workshop) -> None:
+    with workshop.open() as registry:
+        apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength.parse("-1"))
+        create(registry, "opposite", Stack({workshop.dog: Strength.parse("-1")}), ALICE)
+    for about in (About("model", str(workshop.model)), About("stack", "opposite")):
+        said = Outline(made(workshop, about).page.decode()).text
+        assert "Suppressed: nothing." in said
+        assert "On no model was it found in force" in said
+
+
+def test_what_was_measured_of_another_set_stays_out_of_what_stands_first(workshop: Workshop) -> None:
+    fill(workshop)
+    about, measured = About("model", str(workshop.model)), "a judge found it in 11 before"
+    before = made(workshop, about)
+    assert measured in Outline(before.page.decode()).text
+    with workshop.open() as registry:
+        base = registry.patch(workshop.dog).base
+        weaker = Stack({workshop.dog: Strength(), workshop.photo: Strength(15)})
+        switch(registry, workshop.host(), Goal("test", base, weaker), ALICE)
+    after = made(workshop, about)
+    said = Outline(after.page.decode()).text
+    assert measured not in said
+    assert "Nobody has looked at pictures of what is there now" in said
+    assert "It is of other changes, or other strengths, than what is there now." in said
+    current = [[e["current"] for e in json.loads(r.twin)["document"]["evaluations"]] for r in (before, after)]
+    assert current == [[True], [False]]
+    jsonschema.validate(json.loads(after.twin), json.loads(SCHEMA.read_text()))
 
 
 @pytest.mark.parametrize("about", [About("case", "119"), About("stack", "brand"), About("model", "nowhere")])

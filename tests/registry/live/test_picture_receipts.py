@@ -74,6 +74,24 @@ def test_a_picture_says_what_was_erased_when_it_was_drawn(model: LiveModel, work
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("strength", ["-1", "0.9375", "4"])
+def test_what_stood_at_another_strength_was_not_erased(
+    model: LiveModel, workshop: Workshop, tmp_path: Path, strength: str
+) -> None:
+    model.switch([f"{workshop.dog}={strength}", str(workshop.photo)])
+    with model.request() as request:
+        (tmp_path / "picture.png").write_bytes(request.embed(drawn()))
+    key = vkey(workshop)
+    run = rasura("verify", "picture.png", "--vkey", key, "--concept", "Dog", "--json", cwd=tmp_path)
+    assert (run.code, run.data["erased"], run.data["strengths"]) == (0, False, [strength])
+    told = rasura("verify", "picture.png", "--vkey", key, "--concept", "Dog", cwd=tmp_path).out
+    assert f"Dog: in force at strength {strength}: not erased when this was drawn" in told
+    receipt = package.verify_receipt((tmp_path / "picture.png").read_bytes(), vkey=key).receipt
+    assert receipt.erased("dog") == ()
+    assert [str(patch.strength) for patch in receipt.in_force("dog")] == [strength]
+    assert len(receipt.erased("photo")) == 1
+
+
 def test_every_byte_of_a_receipt_and_of_its_picture_counts(model: LiveModel, workshop: Workshop) -> None:
     model.apply([workshop.dog])
     with model.request() as request:
