@@ -53,7 +53,12 @@ def evaluation(shop: Workshop, base: str) -> bytes:
     attacks = [{**attack, "rate": "0.2500", "rate_low": "0.0800", "rate_high": "0.5300", "prompt": "a dog xyz"}]
     summary = {"forget": "0.9091", "retain": "1.0000", "held_out": "0.9000"}
     body = {"scores": scores, "attacks": attacks}
-    head = {"format": "rasura-evaluation/1", "base": base, "patches": {shop.dog: 16, shop.photo: 16}, "judge": "a small classifier"}
+    head = {
+        "format": "rasura-evaluation/1",
+        "base": base,
+        "patches": {shop.dog: 16, shop.photo: 16},
+        "judge": "a small classifier",
+    }
     return canonical_json.dumps({**head, "summary": summary, "body": body})  # type: ignore[dict-item]
 
 
