@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from rasura.patches.algebra.strength import SIXTEENTHS, Strength
+from rasura.registry.apply.hosts.host_state import STRENGTH
+
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
 
@@ -77,6 +80,14 @@ _DID: Final = {
     ("stack.update", "success"): "The named set of changes took newer versions of its changes.",
     ("takedown.cover", "success"): "{what} was found to be suppressed already by another change.",
 }
+_DID_AT: Final = {
+    ("patch.apply", "begun"): "Putting in the change for {what} at strength {strength}{where} was begun.",
+    ("patch.apply", "done"): (
+        "The change for {what} was put in at strength {strength}{where}, not at 1, at which it suppresses: the model's "
+        "weights were written and read back."
+    ),
+}
+"""The same of a change at another strength than 1."""
 _ENDED: Final = {"refused": "was refused", "failed": "failed", "begun": "was begun", "done": "was done"}
 
 NOT_PROMISED: Final = (
@@ -124,12 +135,13 @@ def describe_entry(entry: EntryRecord, concepts: str, place: str) -> str:
         concepts: what its patches suppress; "" where they are not known.
         place: the model that it is about; "" where it is about none.
     """
-    sentence = _DID.get((entry.action, entry.outcome))
+    step, sixteenths = (entry.action, entry.outcome), int(entry.details.get(STRENGTH, SIXTEENTHS))
+    sentence = _DID.get(step) if sixteenths == SIXTEENTHS else _DID_AT.get(step, _DID.get(step))
     where = f" on the model “{place}”" if place else ""
     if sentence is None:
         return f"The step “{entry.action}”{where} {_ENDED.get(entry.outcome, 'was done')}."
     what = f"“{concepts}”" if concepts else "something"
-    said = sentence.format(what=what, where=where)
+    said = sentence.format(what=what, where=where, strength=Strength(sixteenths))
     return said[:1].upper() + said[1:]
 
 

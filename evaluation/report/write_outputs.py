@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
+from rasura.evaluation.images.patched_model import EvaluatedPatch
 from rasura.evaluation.images.questions import Answer
 from rasura.evaluation.report.evaluated import Evaluated
 from rasura.evaluation.report.report import GROUPS, Compared, compute_scores, score_rows
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import ExistsError
 
 REPORT: Final = "report.json"
@@ -71,11 +73,17 @@ def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
         )
     ]
     heads = [_caption(compared.asked[i].wanted) for i in shown]
-    erased = ", ".join(repr(member.patch.manifest.concept.text) for member in evaluated.stack)
+    erased = ", ".join(map(_name_member, evaluated.stack))
     groups = [compared.asked[i].group for i in shown]
     counted = ", ".join(f"{groups.count(group)} {_WORDS[group]}" for group in GROUPS if group in groups)
     title = f"Erased: {erased}. From the left: {counted}; the same noise in both rows. Below: {evaluated.judge}."
     save_grid(path, draw_grid(title, heads, rows))
+
+
+def _name_member(member: EvaluatedPatch) -> str:
+    """What a patch erases, and its strength where that is another than 1, at which it is not erased."""
+    concept = repr(member.patch.manifest.concept.text)
+    return concept if member.strength == ONE else f"{concept} at strength {member.strength}"
 
 
 def choose_pictures(compared: Compared) -> list[int]:

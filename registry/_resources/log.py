@@ -84,6 +84,15 @@ class Log(Opened):
             check_entries(session, [entry for _, entry in found])
             return dict(found)
 
+    def changes_at(self, index: int) -> tuple[RowChange, ...]:
+        """Everything that the entry of this index changed; nothing where there is no such entry."""
+        with self.reading() as session:
+            found = stored_entries.changes_at(session, index)
+            if found is None:
+                return ()
+            check_entries(session, found[:1])
+            return found[1]
+
     def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed a host, with what it changed of it, the oldest first."""
         with self.reading() as session:

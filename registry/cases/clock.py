@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from rasura.patches.algebra.strength import SIXTEENTHS
 from rasura.patches.errors import InputError
 from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries, parse_moment
 
@@ -72,8 +73,16 @@ def read_standing(registry: Registry, case_id: str) -> CaseStanding:
     """
     record = registry.case(case_id)
     entries = tuple(choose_entries(registry, EntryChoice(case=case_id), newest=False))
-    acted = next((e for e in entries if e.action in _MOTIONS and e.outcome in {"success", "done"}), None)
+    moved = (e for e in entries if e.action in _MOTIONS and e.outcome in {"success", "done"})
+    acted = next((e for e in moved if _suppresses(registry, e)), None)
     return CaseStanding(record, entries, acted, registry.now())
+
+
+def _suppresses(registry: Registry, entry: EntryRecord) -> bool:
+    """Whether a motion brought something to strength 1; one that only put changes in at others suppresses nothing."""
+    sets = [change.applied for change in registry.changes_at(entry.index) if change.applied is not None]
+    put = [sixteenths for applied in sets for sixteenths in applied.values() if sixteenths]
+    return not put or SIXTEENTHS in put
 
 
 def list_standings(registry: Registry, *, closed: bool = True) -> tuple[CaseStanding, ...]:

@@ -16,6 +16,7 @@ __all__ = [
     "CASE",
     "EntryFilter",
     "body_at",
+    "changes_at",
     "changes_of",
     "every",
     "find_first",
@@ -107,6 +108,15 @@ def note_at(session: Session, size: int) -> str:
     """The signed checkpoint of the first `size` entries, as it stands; "" where there is none."""
     row = session.get(CheckpointRow, size)
     return "" if row is None else row.note
+
+
+def changes_at(session: Session, index: int) -> tuple[EntryRecord, tuple[RowChange, ...]] | None:
+    """One entry with everything that it changed; None where there is none of this index."""
+    row = session.get(EntryRow, index)
+    if row is None:
+        return None
+    entry, _, changes = decode(row.body, patches_of(session, [row.position]).get(row.position, ()))
+    return entry, changes
 
 
 def changes_of(session: Session, kind: str, key: str) -> tuple[tuple[EntryRecord, RowChange], ...]:

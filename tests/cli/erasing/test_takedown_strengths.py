@@ -128,3 +128,14 @@ def test_a_case_holds_the_takedown_that_brought_its_concept_to_one(home: Path) -
         motions = [e for e in registry.entries(newest=False) if e.action == "patch.switch"]
     assert [entry.details.get("case") for entry in motions[-2:]] == ["T-1", "T-1"]
     assert rasura("case", "show", "T-1", "--json", cwd=home).data["acted_entry"] is not None
+
+
+def test_a_judge_may_see_what_stands_at_another_strength_and_was_not_asked_for(home: Path) -> None:
+    set_strength(home, "-1")
+    judge = ("--judge", str(MODEL), "--pictures", "1")
+    asked = ("--concept", "red car", *judge, "--yes", "--json")
+    run = rasura("takedown", "--model", "model", *asked, cwd=home)
+    assert run.code == 0, run.err
+    seen = {each["concept"]: (each["after"], each["erased"]) for each in run.data["seen"]}
+    assert seen["dog"] == (1, False)
+    assert seen["car"] == (0, True)

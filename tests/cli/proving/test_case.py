@@ -38,6 +38,19 @@ def everything(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+def test_a_case_is_not_acted_on_before_its_change_stands_at_strength_one(workshop: Workshop) -> None:
+    opened(workshop)
+    place = ("--model", "the model", "--case", "118")
+    typed(workshop, "patch", "apply", workshop.dog, "--strength", "-1", *place)
+    assert rasura("case", "show", "118", "--json", cwd=workshop.folder).data["acted_entry"] is None
+    assert "due in 44 h" in typed(workshop, "case", "list").out
+    typed(workshop, "stack", "create", "one", workshop.dog)
+    typed(workshop, "patch", "switch", "one", *place)
+    found = rasura("case", "show", "118", "--json", cwd=workshop.folder).data
+    newest = rasura("audit", "log", "--case", "118", "--json", cwd=workshop.folder).data["entries"][0]
+    assert (newest["action"], newest["outcome"], newest["index"]) == ("patch.switch", "done", found["acted_entry"])
+
+
 def test_a_case_from_its_opening_to_its_end(workshop: Workshop) -> None:
     opened(workshop)
     assert "118   open" in typed(workshop, "case", "list").out

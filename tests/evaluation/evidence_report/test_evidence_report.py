@@ -307,6 +307,8 @@ def test_nothing_that_stands_at_another_strength_alone_is_found_in_force(worksho
     for about in (About("model", str(workshop.model)), About("stack", "opposite")):
         said = Outline(made(workshop, about).page.decode()).text
         assert "Suppressed: nothing." in said
+        assert "The change for “dog” was put in at strength -1 on the model “the model”" in said
+        assert "came into force" not in said
         assert "On no model was it found in force" in said
 
 
