@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._shared.command import Order, command, retyping_anchors
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.lists import say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retyping_anchors
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
 from rasura.commands.erasing.erase_request import find_protected, read_request, request_options
 from rasura.patches.obstacles import Obstacles

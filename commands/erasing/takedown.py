@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._shared.command import Order, command, retyping_anchors
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.lists import RETAIN_COLUMN, TRUNCATE, say_list
 from rasura.commands._shared.output import Result
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retyping_anchors
 from rasura.commands.erasing.concept_names import concept_names, read_names
 from rasura.commands.erasing.method_options import METHOD, method_choices, read_method
 from rasura.commands.erasing.takedown_steps import (
