@@ -5,6 +5,9 @@ import pytest
 from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
+from rasura import open as open_registry
+from rasura.patches.errors import InputError
+
 
 def refused(shop: Workshop, *words: str) -> Run:
     """What was refused, with what `--json` says of it."""
@@ -41,3 +44,26 @@ def test_a_strength_of_an_export(workshop: Workshop) -> None:
     )
     assert rasura(*run.hint, cwd=workshop.folder).code == 0
     assert (workshop.folder / "x.safetensors").exists()
+
+
+def test_a_patch_that_protects_itself_is_rebased_beside_others(workshop: Workshop) -> None:
+    dog, photo = workshop.dog[:12], workshop.photo[:12]
+    with workshop.unchanged():
+        run = refused(workshop, "patch", "rebase", dog, "--protect", dog, "--protect", photo)
+    assert (run.code, run.envelope["error"]["code"]) == (1, "input")
+    assert run.hint == ["patch", "rebase", "--json", dog, "--protect", photo]
+    assert rasura(*run.hint, cwd=workshop.folder).code == 0
+    with open_registry(workshop.folder) as registry, pytest.raises(InputError, match="alone by itself"):
+        registry.rebase(workshop.dog, protect=workshop.dog)
+
+
+def test_a_patch_in_use_is_taken_from_where_it_is(workshop: Workshop) -> None:
+    assert rasura("stack", "create", "s", workshop.photo, cwd=workshop.folder).code == 0
+    assert rasura("patch", "apply", workshop.photo, "--model", "the model", cwd=workshop.folder).code == 0
+    first = refused(workshop, "patch", "retire", "photo")
+    assert first.hint == ["patch", "revert", workshop.photo[:12], "--model", str(workshop.model)]
+    assert rasura(*first.hint, "--json", cwd=workshop.folder).data["pristine"] is True
+    second = refused(workshop, "patch", "retire", "photo")
+    assert second.hint == ["stack", "remove", "s", workshop.photo[:12]]
+    assert rasura(*second.hint, cwd=workshop.folder).code == 0
+    assert rasura("patch", "retire", "photo", cwd=workshop.folder).code == 0
