@@ -99,7 +99,8 @@ def _keep_typed(hint: str, context: click.Context) -> str:
     path = ["rasura", *context.command_path.split()[1:]]
     if not any(b in options and _PLACEHOLDER.fullmatch(w) for b, w in itertools.pairwise(words)) or "or" in words:
         return hint
-    if words[: len(path)] != path or not _are_options(words[len(path) :], options):
+    argued = any(_typed(str(p.name), context) for p in context.command.params if isinstance(p, click.Argument))
+    if argued or words[: len(path)] != path or not _are_options(words[len(path) :], options):
         return _fill(words, options, context)
     changed: dict[str, list[Any]] = {"as_json": []}
     for option, value in _pairs(words[len(path) :], options):
