@@ -3,9 +3,7 @@
 import difflib
 import functools
 import getpass
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +14,8 @@ from rasura.commands._shared.completion import complete_names
 from rasura.commands._shared.nearest import find_nearest
 from rasura.commands._shared.output import Result, show
 from rasura.commands._shared.password import PASSWORD_FILE, ask_password
-from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.commands._shared.retyping import complete_hint
+from rasura.patches.errors import InputError, RasuraError
 
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
@@ -147,7 +146,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
                 result = function(*args, **(_give_order(options) if mutating else options))
             except RasuraError as error:
                 for each in (error, *error.others):
-                    each.hint = _complete(fill_hint(each.hint, context, options), context)
+                    each.hint = complete_hint(fill_hint(each.hint, context, options), context)
                 raise
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_describe_interruption(context, options)) from None
@@ -189,57 +188,6 @@ def _give_order(options: dict[str, Any]) -> dict[str, Any]:
     rest = {n: value for n, value in options.items() if n not in {"registry_at", "actor", "actor_key", "reason"}}
     order = Order(options["registry_at"], options["actor"], options["reason"], options.get("actor_key"))
     return rest | {"order": order}
-
-
-def retype(**changed: Sequence[str]) -> str:
-    """The command that is running as somebody typed it, with other values for these options."""
-    context = click.get_current_context()
-    words = ["rasura", *context.command_path.split()[1:]]
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        value = changed.get(name, context.params.get(name) if typed else None)
-        values = value if isinstance(value, list | tuple) else () if value in {None, False} else (value,)
-        for item in values:
-            option = parameter.opts[:1] if isinstance(parameter, click.Option) else []
-            words += option if item is True else [*option, shlex.quote(str(item))]
-    return " ".join(words)
-
-
-def _complete(hint: str, context: click.Context) -> str:
-    """A hint that is an option of this command, as the whole command: what was typed, and that option.
-
-    What is an option of most commands is an argument of some, as the model of `probe` and `base add`.
-    """
-    option, _, value = hint.partition(" ")
-    given = next((p for p in context.command.params if isinstance(p, click.Argument) and f"--{p.name}" == option), None)
-    if given is not None and len(words := shlex.split(value)) == 1:
-        return retype(**{str(given.name): words, "as_json": ()})
-    found = next((p for p in context.command.params if isinstance(p, click.Option) and option in p.opts), None)
-    if found is None or found.is_flag != (not value):
-        return hint
-    return f"{retype(**{str(found.name): (), 'as_json': ()})} {hint}"
-
-
-@contextmanager
-def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
-    """Where a refusal names anchors that would do, its hint is what was typed, with the first of them.
-
-    Where a method did too little, it is what was typed without the method's choices, or with a coarser rule.
-    """
-    try:
-        yield
-    except ErasureRefusedError as error:
-        match error.details:
-            case {"concept": str(concept), "anchors": [str(anchor), *_]} if concept in concepts:
-                own = [*anchors] if len(anchors) == len(concepts) else [*(anchors or [default])[:1]] * len(concepts)
-                own[concepts.index(concept)] = anchor
-                error.hint = retype(anchors=own)
-            case {"concept": str(concept), "moved": str(), "rule": str(rule)} if concept in concepts:
-                error.hint = retype(rank_rule=rule)
-            case {"concept": str(concept), "moved": str()} if concept in concepts:
-                error.hint = retype(method=(), settings=(), seed=(), layers=(), tokens=(), rank_rule=())
-        raise
 
 
 def open_registry(location: str | None, obstacles: "Obstacles | None" = None) -> "Registry":

@@ -1,6 +1,10 @@
 """`rasura stack`: named, pinned sets of patches."""
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +13,7 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, fields, line, short, table
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retyping_strengths
 from rasura.commands._shared.views import (
     encode_capacity,
     encode_difference,
@@ -23,6 +28,11 @@ from rasura.commands.applying.stack_views import (
     report_followed,
     report_stack,
 )
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.errors import RasuraError, StrengthError
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
 
 _NAME = click.argument("name")
 _PATH = click.Path(path_type=Path)
@@ -51,7 +61,8 @@ def create(
     from rasura.registry.stacks import edit
 
     with order.open() as registry:
-        found = edit.members_of(registry, members)
+        with retyping_strengths("members", members):
+            found = edit.members_of(registry, members)
         record = edit.create(registry, name, found, order.actor, base=base, dry_run=dry_run)
     said = f"{'would make' if dry_run else 'made'} stack {name}: {count_patches(record)}"
     return Result({**encode_stack(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
@@ -74,9 +85,24 @@ def add(
     from rasura.registry.stacks import edit
 
     with order.open() as registry:
-        found = edit.members_of(registry, members)
+        with _hinting_removal(registry, name, members), retyping_strengths("members", members):
+            found = edit.members_of(registry, members)
         record, changed = edit.add(registry, name, found, order.actor, replace_old=replace_old, dry_run=dry_run)
     return report_stack(record, changed=changed, dry_run=dry_run)
+
+
+@contextmanager
+def _hinting_removal(registry: "Registry", name: str, members: tuple[str, ...]) -> Iterator[None]:
+    """Where one patch that the stack has was given strength 0, the hint takes it out."""
+    try:
+        yield
+    except StrengthError as error:
+        ref, _, factor = members[0].partition("=")
+        with suppress(RasuraError):
+            if len(members) == 1 and Strength.parse(factor).sixteenths == 0:
+                registry.resolve_patch(ref, among=registry.stack(name).patches)
+                error.hint = f"rasura stack remove {shlex.quote(name)} {shlex.quote(ref)}"
+        raise
 
 
 @command(stack, "remove", mutating=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from rasura.commands._shared.output import short
+from rasura.commands._shared.retyping import retyping_strengths
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import InputError, StrengthError
 
@@ -135,9 +136,11 @@ def read_evaluation_request(
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.images.painter import Sampling
 
+    with retyping_strengths("patches", patches):
+        chosen = _patches(registry, patches)
     return EvaluationRequest(
         base_ref,
-        _patches(registry, patches),
+        chosen,
         sampling=Sampling(steps, guidance, batch),
         attack=AttackOptions(attack, attack_steps, attack_tokens, attack_tries, seed),
         minimum=_limits(minimum, "--min"),

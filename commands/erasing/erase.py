@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._shared.command import Order, command, retyping_anchors
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.lists import say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retyping_anchors
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
 from rasura.commands.erasing.erase_request import find_protected, read_request, request_options
+from rasura.commands.erasing.takedown_hints import mending_concepts
 from rasura.patches.obstacles import Obstacles
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ def erase(
 
     read: list[dict[str, Any]] = []
     obstacles, anchors = Obstacles(), asked["anchors"]
-    with order.open(obstacles) as registry, progress() as tell, retyping_anchors(asked["concepts"], anchors, ""):
+    retyping = retyping_anchors(asked["concepts"], anchors, "")
+    with order.open(obstacles) as registry, progress() as tell, mending_concepts(asked), retyping:
         request = read_request(obstacles, **asked)
         protected = find_protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:

@@ -9,7 +9,9 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import IDS, Order, command
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retype
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured, format_number
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +59,7 @@ def rebase(
     with order.open() as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         stack = registry.stack(onto_stack).patches if onto_stack else ()
-        how = _how(registry, found, (*protect, *stack), **options)
+        how = _how(registry, found, (*protect, *(i for i in stack if i not in found)), **options)
         draft = order.draft("patch.rebase")
         made = resolving.rebase(registry, found, how, draft, tell, dry_run=dry_run)
     return _result(made, None, dry_run=dry_run)
@@ -167,9 +169,15 @@ def _how(
 ) -> "Anew":
     from rasura.patches.prompts.concept_prompts import HELD_OUT
     from rasura.patches.prompts.retain_set import load_held_out
-    from rasura.registry.erase.rebase import Anew, find_all_others
+    from rasura.registry.erase.rebase import Anew, check_protect, find_all_others
 
     named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
+    try:
+        check_protect(ids, named)
+    except InputError as error:
+        others = [prefix for prefix in protect if prefix == "all" or registry.resolve_patch(prefix) not in ids]
+        error.hint = retype(protect=others)
+        raise
     everything = find_all_others(registry, ids) if "all" in protect else ()
     return Anew(
         tuple(dict.fromkeys([*named, *everything])),

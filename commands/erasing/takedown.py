@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._shared.command import Order, command, retyping_anchors
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.lists import RETAIN_COLUMN, TRUNCATE, say_list
 from rasura.commands._shared.output import Result
 from rasura.commands._shared.progress import progress
+from rasura.commands._shared.retyping import retyping_anchors
 from rasura.commands.erasing.concept_names import concept_names, read_names
 from rasura.commands.erasing.method_options import METHOD, method_choices, read_method
+from rasura.commands.erasing.takedown_hints import mending_takedown
 from rasura.commands.erasing.takedown_steps import (
     check_asking,
     finish,
@@ -81,7 +83,7 @@ def takedown(
     check_asking(yes=options["yes"], dry_run=options["dry_run"])
     _check_words(**typed)
     place, obstacles, draft = read_place(model, stack), Obstacles(), order.draft("takedown.plan")
-    with order.open(obstacles) as registry:
+    with order.open(obstacles) as registry, mending_takedown(registry, model, typed):
         asked = _read_asked(obstacles, typed, options["policy_file"])
         _note_means(registry, obstacles, **options)
         if obstacles:

@@ -9,6 +9,8 @@ from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 65_536
 """Most bytes of a key or a checkpoint."""
+_SIGNS: Final = 2
+"""Plus signs of a log's key."""
 
 
 def read_vkey(text: str) -> "VerifyKey":
@@ -16,8 +18,15 @@ def read_vkey(text: str) -> "VerifyKey":
 
     Raises:
         AuditError: it is none.
+        NotFoundError: it is the name of a file that is not there.
     """
     path = Path(text)
+    if text.count("+") < _SIGNS and not path.is_file():
+        raise NotFoundError(
+            f"log key {text}: expected a file that holds it, or the key itself, such as log.example/a+01234567+Aa…; "
+            "there is no such file",
+            hint="rasura key list",
+        )
     # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
     return VerifyKey.parse(read_given(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
 

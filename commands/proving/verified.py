@@ -1,14 +1,16 @@
 """What `rasura verify FILE` says of a file: a report, a signed evaluation, or a picture and its receipt."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from rasura.commands._shared.output import Result, fields, line, short, table, warn
+from rasura.commands._shared.retyping import retype
 from rasura.commands.proving.report import show_report
 from rasura.patches._io.files import read_regular
-from rasura.patches.errors import NotFoundError
+from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from rasura.patches.format.signatures.signing_key import PublicKey
@@ -29,11 +31,39 @@ def verify_any_file(
         data = read_regular(file, _LIMIT)
     except NotFoundError:
         raise NotFoundError(f"file {file} does not exist", hint="rasura report --case ID -o FILE.html") from None
+    _check_kind(file, data, vkey)
     if data.startswith(_ENVELOPE):
         return _show_evaluation(file, data, keys, vkey)
     if data.startswith((_PICTURE, _RECEIPT)):
         return _show_receipt(file, data, concept, vkey)
     return show_report(file, data, keys, vkey)
+
+
+def _check_kind(file: Path, data: bytes, vkey: "VerifyKey | None") -> None:
+    """Refuse what another command, or other options, are for.
+
+    Raises:
+        FormatError: it is; the hint is that command.
+    """
+    from rasura.registry.evidence.proofs.file_kind import find_kind
+
+    named = shlex.quote(str(file))
+    pinned = "" if vkey is None else f" --vkey {shlex.quote(str(vkey))}"
+    match find_kind(data):
+        case "empty":
+            said, hint = "is empty", "rasura report --case ID -o FILE.html"
+        case "bundle" | "proof" as kind:
+            said, hint = f"is a {kind} of a log", f"rasura audit verify {named}{pinned}"
+        case "checkpoint":
+            said = "is a checkpoint, which a log must continue"
+            hint = f"rasura audit verify --checkpoint {named}{pinned}"
+        case "attestation":
+            said = "is an attestation of a model, missing are --model and --attestation"
+            hint = retype(file=(), model=("MODEL",), attestation=(str(file),))
+            hint += "" if "--key" in hint else " --key PUBLIC.pem"
+        case _:
+            return
+    raise FormatError(f"{file} {said}: expected a report, a signed evaluation, a picture or its receipt", hint=hint)
 
 
 def _show_evaluation(file: Path, data: bytes, keys: "tuple[PublicKey, ...]", vkey: "VerifyKey | None") -> Result:

@@ -9,6 +9,7 @@ import click
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line
+from rasura.commands._shared.retyping import retyping_strengths
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
@@ -150,4 +151,5 @@ def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "Sta
     from rasura.registry.stacks.edit import members_of
     from rasura.registry.stacks.stack_ref import goal_of
 
-    return members_of(registry, ids) if stack is None else goal_of(registry, stack).patches
+    with retyping_strengths("ids", ids):
+        return members_of(registry, ids) if stack is None else goal_of(registry, stack).patches

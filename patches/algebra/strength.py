@@ -41,16 +41,20 @@ class Strength:
             StrengthError: not a number, off the grid of 1/16, or outside [-4, 4].
         """
         if not _DECIMAL.fullmatch(text):
-            raise StrengthError(f"strength {show(text)} is no plain decimal number", hint="--strength 1")
+            raise StrengthError(f"strength {show(text)} is no plain decimal number", hint="--strength 1", nearest="1")
         scaled = Decimal(text) * SIXTEENTHS
         if abs(scaled) > STRENGTH_LIMIT * SIXTEENTHS:
             raise StrengthError(
-                f"strength {text} is out of range: expected -{STRENGTH_LIMIT} to {STRENGTH_LIMIT}", hint="--strength 1"
+                f"strength {text} is out of range: expected -{STRENGTH_LIMIT} to {STRENGTH_LIMIT}",
+                hint="--strength 1",
+                nearest="1",
             )
         if scaled != scaled.to_integral_value():
-            nearest = Decimal(int(scaled.to_integral_value())) / SIXTEENTHS
+            nearest = cls(int(scaled.to_integral_value()) or (1 if scaled > 0 else -1))  # 0 would add nothing
             raise StrengthError(
-                f"strength {text} is off the grid: expected a multiple of 1/16", hint=f"--strength {nearest}"
+                f"strength {text} is off the grid: expected a multiple of 1/16",
+                hint=f"--strength {nearest}",
+                nearest=str(nearest),
             )
         return cls(int(scaled))
 

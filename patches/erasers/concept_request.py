@@ -67,7 +67,8 @@ class ConceptRequest:
         names = [normal(name) for target in self.targets for name in target.spoken]
         if len(set(names)) != len(names):
             named = ", ".join(name for target in self.targets for name in target.spoken)
-            raise ConceptError(f"a concept is named twice: {named}", hint="--concept TEXT")
+            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+            raise ConceptError(f"a concept is named twice: {named}", hint="--concept TEXT", repeated=twice)
         if self.tokens not in TOKEN_CHOICES:
             raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
         if not self.templates:

@@ -6,7 +6,7 @@ made before the first is registered, and all are registered in one transaction: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
@@ -77,6 +77,20 @@ def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId
     """Every registered patch that these could leave alone: of the same base, of other concepts, and not superseded."""
     mine = [manifest_of(registry, patch_id) for patch_id in ids]
     return find_others(registry, {m.base.sha256 for m in mine}, [m.concept.text for m in mine], ids)
+
+
+def check_protect(ids: Sequence[PatchId], protect: Iterable[PatchId]) -> None:
+    """Refuse to leave a patch alone that is to be solved anew: it would be made once more as it is.
+
+    Raises:
+        InputError: naming it.
+    """
+    if itself := next((i for i in protect if i in ids), None):
+        raise InputError(
+            f"patch {itself[:12]} cannot be left alone by itself: expected other patches to protect",
+            hint=f"rasura patch rebase {' '.join(i[:12] for i in ids)}",
+            itself=itself,
+        )
 
 
 def rebase(

@@ -31,7 +31,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.approvals.demand import require_approved
 
-__all__ = ["Update", "add", "create", "delete", "members_of", "remove", "set_members", "update"]
+__all__ = ["Update", "add", "create", "delete", "members_of", "mend_member", "remove", "set_members", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,27 @@ def members_of(registry: Registry, texts: Iterable[str]) -> Stack:
     found: dict[PatchId, Strength] = {}
     for text in texts:
         ref, equals, factor = text.partition("=")
-        patch_id, strength = registry.resolve_patch(ref), Strength.parse(factor) if equals else ONE
+        patch_id = registry.resolve_patch(ref)
+        try:
+            strength = Strength.parse(factor) if equals else ONE
+        except StrengthError as error:
+            error.hint = mend_member(text)
+            raise
         if strength.sixteenths == 0:
-            raise StrengthError(
-                f"{text}: strength 0 adds nothing: expected another", hint="rasura stack remove NAME ID"
-            )
+            raise StrengthError(f"{text}: strength 0 adds nothing: expected another", hint=mend_member(text))
         if patch_id in found:
             raise InputError(f"patch {patch_id[:SHORT]} is named twice: expected each once", hint="rasura patch list")
         found[patch_id] = strength
     return Stack(found)
+
+
+def mend_member(text: str) -> str:
+    """A patch as it was typed, with the nearest strength that may stand there; 1 in place of 0 and of what is none."""
+    ref, equals, factor = text.partition("=")
+    try:
+        return f"{ref}=1" if equals and Strength.parse(factor).sixteenths == 0 else text
+    except StrengthError as error:
+        return f"{ref}={error.details['nearest']}"
 
 
 def create(

@@ -6,7 +6,9 @@ Nothing is forgotten and nothing changes on any model. The log alone says what i
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import SHORT, PatchId
@@ -48,10 +50,17 @@ def unretire(
 
 
 def _check_unused(registry: Registry, patch_id: PatchId) -> None:
-    named = [f"model {host.location}" for host in registry.hosts(patch=patch_id)]
-    named += [f"stack {stack.name}" for stack in registry.stacks(patch=patch_id)]
-    if named:
-        raise ConflictError(
-            f"patch {patch_id[:SHORT]} is in use: {', '.join(named)}; expected one that is in force nowhere",
-            hint="rasura host list",
-        )
+    hosts, stacks = registry.hosts(patch=patch_id), registry.stacks(patch=patch_id)
+    named = [*(f"model {host.location}" for host in hosts), *(f"stack {stack.name}" for stack in stacks)]
+    if not named:
+        return
+    ways = [
+        f"rasura patch revert {patch_id[:SHORT]} --model {shlex.quote(host.location)}"
+        for host in hosts
+        if Path(host.location).is_absolute()  # no command reaches into a live model
+    ]
+    ways += [f"rasura stack remove {shlex.quote(stack.name)} {patch_id[:SHORT]}" for stack in stacks]
+    raise ConflictError(
+        f"patch {patch_id[:SHORT]} is in use: {', '.join(named)}; expected one that is in force nowhere",
+        hint=ways[0] if ways else "rasura host list",
+    )

@@ -106,7 +106,8 @@ def check_wanted(wanted: Sequence[WantedConcept]) -> None:
         if item.anchor not in {AUTO, ""} and erased(item.anchor):
             flaws.append(f"{item.concept} would become {item.anchor}, which is to be erased, too")
     if flaws:
-        raise InputError("; ".join(flaws) + ": expected each concept once, and anchors that stay", hint="--anchor auto")
+        said = "; ".join(flaws) + ": expected each concept once, and anchors that stay"
+        raise InputError(said, hint="--anchor auto", repeated=flaws)
 
 
 def check_anchors_stay(wanted: Sequence[WantedConcept], erased: Mapping[str, str]) -> None:

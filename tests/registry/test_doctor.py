@@ -12,7 +12,7 @@ import pytest
 from support.commandline import rasura
 from support.crashes.crashing import NAMES, Attempt, Nursery, values
 from support.models.single_files import single_file
-from support.registries.workshop import ALICE, Mortal, Workshop, digests, silent, workshop
+from support.registries.workshop import ALICE, Mortal, Workshop, digests, silent, start, workshop
 
 from rasura.patches._io.file_lock import locked
 from rasura.patches.algebra.strength import ONE
@@ -170,6 +170,37 @@ def test_temporary_files_and_copies(workshop: Workshop, registry: Registry) -> N
     assert all(path.exists() for path in kept)
     assert look(registry) == []
     verify_log(registry)
+
+
+@pytest.mark.parametrize("way", ["temporary", "private"])
+def test_half_a_key_goes_as_soon_as_its_writer_is_dead(workshop: Workshop, registry: Registry, way: str) -> None:
+    keys = workshop.folder / ".rasura/keys"
+    program = {
+        "temporary": "from rasura.registry._storage.files.durable_files import temporary as w\n"
+        "with w(Path(sys.argv[1]), b'half', mode=0o600): stop()\n",
+        "private": "from rasura.patches.format.signatures.signing_key import PrivateKey, write_private as w\n"
+        "os.fsync = stop\n"
+        "w(Path(sys.argv[1]) / 'new.pem', PrivateKey.generate())\n",
+    }
+    before = "import os, sys, time\nfrom pathlib import Path\n"
+    before += "def stop(*_):\n    print('there', flush=True)\n    time.sleep(600)\n"
+    process = start(["-c", before + program[way], str(keys)], workshop.folder)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        (half,) = keys.glob(".incoming-*")
+        for path in keys.glob(".incoming-*"):
+            os.utime(path, (OLD + 7000, OLD + 7000))  # some minutes ago
+        assert look(registry) == []  # its writer lives
+    finally:
+        process.kill()
+        process.communicate()
+    assert half.exists()
+    assert look(registry, dry_run=True) == [("leftover", "repairable")]
+    assert look(registry) == [("leftover", "repaired")]
+    assert not half.exists()
+    half.write_bytes(b"half")  # a process that has not locked it yet
+    assert look(registry) == []
 
 
 def started(workshop: Workshop, registry: Registry) -> bisect_state.Bisection:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,13 @@ class Run:
         assert (found["error"] is None) == (found["data"] is not None)
         assert isinstance(found, dict)
         return found
+
+    @property
+    def hint(self) -> list[str]:
+        """The words that the hint has somebody type after `rasura`."""
+        words = shlex.split(str(self.envelope["error"]["hint"]))
+        assert words[0] == "rasura", words
+        return words[1:]
 
     @property
     def data(self) -> dict[str, Any]:

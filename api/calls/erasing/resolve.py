@@ -181,7 +181,8 @@ class ResolveCalls(Calls):
 
     def _protected_beside(self, ids: Sequence[PatchId], protect: Ids, onto_stack: str | None = None) -> list[PatchId]:
         """What these patches shall leave alone."""
-        from rasura.registry.erase.rebase import find_all_others
+        from rasura.registry.erase.rebase import check_protect, find_all_others
 
+        check_protect(ids, self._protected(protect, None)[0])
         named, everything = self._protected(protect, onto_stack)
         return list(dict.fromkeys([*named, *(find_all_others(self.store, ids) if everything else ())]))

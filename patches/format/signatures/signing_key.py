@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches._io.files import open_regular
+from rasura.patches._io.incoming import INCOMING, lock_incoming
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, InputError
 from rasura.patches.types import KeyId
@@ -174,18 +175,19 @@ def _write_new(path: Path, pem: bytes) -> None:
     """
     if path.is_symlink() or path.exists():
         raise FileExistsError
-    descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)  # mode 0600
+    descriptor, name = tempfile.mkstemp(prefix=INCOMING, dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
+            lock_incoming(descriptor)
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
-        try:
-            os.link(name, path, follow_symlinks=False)  # refuses what exists, where a rename would replace it
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.rename(name, path)  # noqa: PTH104  # a file system that knows one name a file
+            try:
+                os.link(name, path, follow_symlinks=False)  # refuses what exists, where a rename would replace it
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                os.rename(name, path)  # noqa: PTH104  # a file system that knows one name a file
         sync_folder(path.parent)
     finally:
         with suppress(FileNotFoundError):

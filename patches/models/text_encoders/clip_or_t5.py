@@ -88,6 +88,8 @@ class Tower:
             raise ConceptError(
                 f"prompt {show(prompt)} has {len(found)} tokens: expected at most {self.length}",
                 hint="--template '{}'",
+                prompt=prompt[:2000],
+                most=self.length,
             )
         return found
 

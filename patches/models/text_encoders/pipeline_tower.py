@@ -228,7 +228,10 @@ class PipelineTower(Tower):
         for i, prompt in enumerate(prompts):
             if int(read[i].sum()) >= self.length or states.shape[1] > self.length:
                 raise ConceptError(
-                    f"prompt {show(prompt)} fills all {self.length} positions: expected fewer", hint="--template '{}'"
+                    f"prompt {show(prompt)} fills all {self.length} positions: expected fewer",
+                    hint="--template '{}'",
+                    prompt=prompt[:2000],
+                    most=self.length - 1,
                 )
             own, words = states[i], read[i]
             if self.kind.masked and mask is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rasura.patches._io.byte_ranges import sync_folder
+from rasura.patches._io.incoming import INCOMING, lock_incoming
 from rasura.patches.errors import NotFoundError, RegistryError
 
 __all__ = ["make_folder", "read_own_file", "sync_folder", "temporary", "translated", "write_atomic"]
@@ -41,16 +42,20 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @contextmanager
 def temporary(folder: Path, data: bytes, *, mode: int) -> Iterator[Path]:
-    """A file with these bytes on disk (fsync) under a name that nobody else has; gone at the end unless renamed."""
-    descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=folder)
+    """A file with these bytes on disk (fsync) under a name that nobody else has; gone at the end unless renamed.
+
+    It is locked for as long as this process is at it: one that is not was left by a process that died.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=INCOMING, dir=folder)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            lock_incoming(descriptor)
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        yield path
+            yield path
     finally:
         with suppress(FileNotFoundError):
             path.unlink()

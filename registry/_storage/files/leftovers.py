@@ -1,6 +1,7 @@
 """Files that a process which died left behind: half-written temporary files, half-made copies and registries.
 
-Only what is certain by its name is looked at, and only what nobody has written to for an hour is called dead. Copies of
+Only what is certain by its name is looked at, and only what nobody has written to for an hour is called dead; half a
+private key, which shall not lie about, after a minute, if the lock is gone that its writer holds to the end. Copies of
 models are looked for by `rasura.registry.doctor`: they are locked as long as their makers live.
 """
 
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from rasura.patches._io.incoming import INCOMING, is_abandoned
 from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.location import FOLDER, Location
 
@@ -20,7 +22,10 @@ __all__ = ["QUIET", "find_leftovers", "remove_leftover"]
 
 QUIET: Final = timedelta(hours=1)
 
-_INCOMING: Final = ".incoming-*"  # rasura.registry._storage.files.durable_files.temporary
+_SOON: Final = timedelta(minutes=1)
+"""The same for files in the folder of keys that nobody holds the lock of."""
+
+_INCOMING: Final = f"{INCOMING}*"  # rasura.registry._storage.files.durable_files.temporary
 _COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # as copies were once called
 _FOUNDING: Final = re.compile(re.escape(FOLDER) + r"-new-[a-z0-9_]{8}")  # rasura.registry._resources.create
 
@@ -30,7 +35,10 @@ def find_leftovers(place: Location, models: Iterable[Path], now: datetime) -> li
     found = {*_beneath(place.folder, _INCOMING), *_beside(place.folder.parent, _FOUNDING)}
     for folder in {model.parent for model in models} | {place.folder.parent}:
         found.update(_beside(folder, _COPY))
-    return sorted(path for path in found if _touched(path) < (now - QUIET).timestamp())
+    dead = {path for path in found if _touched(path) < (now - QUIET).timestamp()}
+    with translated(f"read {place.keys}"):
+        keys = [path for path in place.keys.glob(_INCOMING) if _touched(path) < (now - _SOON).timestamp()]
+    return sorted(dead | {path for path in keys if is_abandoned(path)})
 
 
 def remove_leftover(path: Path) -> None:

@@ -144,8 +144,10 @@ def read_line(file: IO[bytes]) -> bytes:
     """
     line = file.readline(MAX_LINE_BYTES + 1)
     if not line.endswith(b"\n"):
-        said = "a longer one" if len(line) > MAX_LINE_BYTES else "the end of the file"
-        raise AuditError(f"{BUNDLE}: expected a line of at most {MAX_LINE_BYTES} bytes, got {said}")
+        if len(line) > MAX_LINE_BYTES:
+            raise AuditError(f"{BUNDLE}: expected a line of at most {MAX_LINE_BYTES} bytes, got a longer one")
+        where = "in the middle of a line" if line else "before the last of the lines that its head counts"
+        raise AuditError(f"{BUNDLE}: the file is cut off: it ends {where}", hint="rasura audit export -o FILE")
     return line[:-1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import IO, Final, Literal
 from rasura.patches.errors import AuditError, FormatError, NotFoundError
 from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.records.records import EntryRecord
+from rasura.registry.evidence.proofs.file_kind import find_kind
 from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.evidence.proofs.proof_file import HEADER, MAX_PROOF_BYTES, verify_proof
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey
@@ -22,6 +24,8 @@ __all__ = ["SHOWN", "VerifiedFile", "verify_file"]
 
 SHOWN: Final = 50
 """How many of the newest entries are given back."""
+_LOOKED: Final = 1024**2
+"""Bytes that tell what a file is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ def verify_file(path: Path, *, vkey: VerifyKey | None = None, kept: bytes | None
         if file.read(len(HEADER)) == HEADER.encode():
             file.seek(0)
             return _verify_proof(file.read(MAX_PROOF_BYTES + 1), vkey, kept)
+        file.seek(0)
+        _check_kind(path, file.read(_LOOKED))
         file.seek(0)
         try:
             bundle = read_log_bundle(file, vkey=vkey, kept=kept)
@@ -120,6 +126,28 @@ def _verify_proof(data: bytes, vkey: VerifyKey | None, kept: bytes | None) -> Ve
         records=0,
         shown=(found.entry,),
     )
+
+
+def _check_kind(path: Path, data: bytes) -> None:
+    """Refuse what is for another command, and say for which.
+
+    Raises:
+        AuditError: it is no bundle.
+    """
+    named = shlex.quote(str(path))
+    match find_kind(data):
+        case "empty":
+            said, hint = "is empty", "rasura audit export -o FILE"
+        case "checkpoint":
+            said, hint = "is a checkpoint, which a log must continue", f"rasura audit verify --checkpoint {named}"
+        case "attestation":
+            hint = f"rasura verify --model MODEL --attestation {named} --key PUBLIC.pem"
+            said = "is an attestation of a model"
+        case "statement":
+            said, hint = "is a signed statement", f"rasura verify {named} --key PUBLIC.pem"
+        case _:
+            return
+    raise AuditError(f"{path} {said}: expected a bundle or a proof of a log", hint=hint)
 
 
 @contextmanager

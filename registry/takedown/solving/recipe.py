@@ -141,4 +141,6 @@ def check_method(name: str) -> None:
             f"method {name} cannot be taken down with: expected one of {', '.join(known)}; each takedown solves what "
             "stands beside it anew, in closed form and for the base's embeddings",
             hint=f"rasura erase --base MODEL --concept TEXT --method {name}",
+            method=name,
+            training=True,
         )

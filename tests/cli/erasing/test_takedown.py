@@ -420,7 +420,9 @@ def test_what_stands_in_the_way_is_said_and_logged(home: Path) -> None:
     state = digests(home)
     bare = takedown(home, "--concept", "dog", "--anchor", "cat")
     assert (bare.code, "no retain list is known" in bare.envelope["error"]["message"]) == (1, True)
-    assert bare.envelope["error"]["hint"] == ("rasura takedown --model model --concept dog --anchor cat --retain FILE")
+    assert bare.envelope["error"]["hint"] == (
+        "rasura takedown --model model --concept dog --anchor cat --retain FILE --yes"
+    )
     assert entries(home)[-1].outcome in {"failed", "refused"}
     assert entries(home)[-1].details["concepts"] == "dog"
     (home / "strict.toml").write_text("[limits]\ncapacity = 0.01\n")

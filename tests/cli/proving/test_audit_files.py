@@ -88,3 +88,38 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert run.code not in {0, 70}
     assert said in run.err
     assert sorted(path.name for path in workshop.folder.iterdir()) == before
+
+
+def test_a_file_that_another_command_is_for_says_which(workshop: Workshop, tmp_path: Path) -> None:
+    key, away = vkey(workshop), tmp_path / "away"
+    away.mkdir()
+    typed(workshop, "audit", "export", "-o", away / "bundle.jsonl")
+    typed(workshop, "audit", "checkpoint", "-o", away / "kept.txt")
+    typed(workshop, "patch", "apply", workshop.dog, "--model", "the model")
+    typed(workshop, "attest", "--model", "the model", "-o", away / "att.json")
+    typed(workshop, "key", "export", "alice", "-o", away / "alice.pem")
+    whole = (away / "bundle.jsonl").read_bytes()
+    (away / "empty").write_bytes(b"")
+    (away / "cut").write_bytes(whole[: len(whole) // 2])
+    (away / "lines").write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    for name, said in (
+        ("empty", "is empty"),
+        ("cut", "is cut off"),
+        ("lines", "is cut off"),
+        ("att.json", "is an attestation of a model"),
+        ("kept.txt", "is a checkpoint"),
+    ):
+        run = rasura("audit", "verify", away / name, "--json", cwd=workshop.folder)
+        assert (run.code, said in run.envelope["error"]["message"]) == (4, True), run.out
+    assert rasura(*run.hint, cwd=workshop.folder).code == 0  # of the checkpoint
+    bundle = rasura("verify", "bundle.jsonl", "--vkey", key, "--json", cwd=away)
+    assert bundle.hint == ["audit", "verify", "bundle.jsonl", "--vkey", key]
+    assert rasura(*bundle.hint, cwd=away).code == 0
+    statement = rasura("verify", "att.json", "--key", "alice.pem", "--json", cwd=away)
+    assert "missing are --model and --attestation" in statement.envelope["error"]["message"]
+    words = [str(workshop.model) if word == "MODEL" else word for word in statement.hint]
+    assert rasura(*words, cwd=away).code == 0
+    for name in ("kept.txt", "empty"):
+        assert rasura("verify", name, cwd=away).code == 4
+    missing = rasura("audit", "verify", "bundle.jsonl", "--vkey", "log.key", cwd=away)
+    assert (missing.code, "there is no such file" in missing.err) == (8, True)
