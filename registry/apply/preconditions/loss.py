@@ -39,8 +39,9 @@ def find_losses(registry: Registry, before: Stack, after: Stack) -> tuple[Loss, 
 
     A patch that another one of the same concept replaces is no loss, whichever of them is newer.
     """
-    changed = {*before, *after} if before != after else set()
-    names = {patch_id: _spoken(registry, patch_id) for patch_id in sorted(changed)}
+    if before == after:
+        return ()
+    names = {patch_id: _spoken(registry, patch_id) for patch_id in sorted({*before, *after})}
     held, left = _strengths(before, names), _strengths(after, names)  # by concept, whichever patches erase it
     return tuple(
         Loss(said, strength, left[key][1] if key in left else None)
