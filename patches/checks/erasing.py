@@ -30,7 +30,7 @@ DOUBTFUL: Final = 0.18
 """Nearness from which on some pictures may show the target still."""
 LEAST_SPREAD: Final = 0.52
 """Below, the word is probably one that the model never learnt."""
-MUCH_ELSE: Final = 0.5
+MUCH_LEAK: Final = 0.5
 """From here on what is kept is moved so far that some of it may be lost."""
 HALF_WAY: Final = 0.6
 """Share of the way to its anchor that a target should be taken: below, some pictures may show it still."""
@@ -47,7 +47,7 @@ class Judgement:
         moved: how far the patch takes the target; None where it touches layers that read something else than text.
         spread: between target and the middle of what is kept.
         own: which share of their way the patch takes the columns that it was made for; None as `moved`.
-        elsewhere: how far the patch moves what it is to keep, retained prompts or the null prompt, whichever farther: 1
+        leak: how far the patch moves what it is to keep, retained prompts or the null prompt, whichever farther: 1
             is as much as the base makes of it.
         scaled: whether there is such a unit; else it is `apart` itself, and `spread` says nothing.
     """
@@ -58,7 +58,7 @@ class Judgement:
     moved: float | None
     spread: float
     own: float | None = None
-    elsewhere: float = 0.0
+    leak: float = 0.0
     scaled: bool = True
 
     def moves_at_least(self, least: float) -> bool:
@@ -145,10 +145,10 @@ def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
     """What a person should hear before a patch is signed: words that the model hardly knows, anchors that are near."""
     said = []
     for found in judgements:
-        if found.elsewhere > MUCH_ELSE:
+        if found.leak > MUCH_LEAK:
             said.append(
-                f"the patch of {found.concept!r} moves what it is to keep by {found.elsewhere:.2f} of what the base "
-                f"makes of it (from {MUCH_ELSE:g} on some of it may be lost): look at pictures, rasura evaluate"
+                f"the patch of {found.concept!r} moves what it is to keep by {found.leak:.2f} of what the base "
+                f"makes of it (from {MUCH_LEAK:g} on some of it may be lost): look at pictures, rasura evaluate"
             )
         if found.short and found.moved is not None:
             goal = repr(found.anchor) if found.anchor else "nothing"

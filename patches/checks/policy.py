@@ -10,7 +10,7 @@
     site = 0.05        # how much of a patch's effect a text encoder's patches may move
     alike = 0.32       # how like its target an anchor may be when a patch is made
     moved = 0.3        # how far a patch must take its target when it is made
-    moved_else = 1.0   # how far it may move, as measured then, what it is to keep
+    leak = 1.0         # how far it may move, as measured then, what it is to keep
 
     [require]
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
@@ -59,7 +59,7 @@ _MAX_AGE: Final = 10 * 366 * 24
 _SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason", "actor_signature")
-_LATER: Final = ("alike", "moved", "moved_else")
+_LATER: Final = ("alike", "moved", "leak")
 _LEAST: Final = ("kept", "moved")
 """Limits of which the larger is the stricter."""
 
@@ -86,7 +86,7 @@ class Policy:
         alike: most that an anchor may be like its target when a patch is made: 1 is the target itself
             (`rasura.patches.checks.erasing`).
         moved: least that a patch must take its target when it is made: 1 is what usually lies between two concepts.
-        moved_else: most that a patch may move what it is to keep, as measured when it is made: 1 is as much as the base
+        leak: most that a patch may move what it is to keep, as measured when it is made: 1 is as much as the base
             itself makes of it.
         separable: whether patches must prove what they leave alone.
         reason: whether whoever changes something must say why.
@@ -108,7 +108,7 @@ class Policy:
     site: float = 0.05
     alike: float = 0.32
     moved: float = 0.3
-    moved_else: float = 1.0
+    leak: float = 1.0
     separable: bool = False
     reason: bool = False
     actor_signature: bool = False

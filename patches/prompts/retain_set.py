@@ -86,6 +86,12 @@ def naming(targets: Iterable[str]) -> Callable[[str], bool]:
     return lambda text: any(pattern.search(normal(text)) for pattern in patterns)
 
 
+def find_named(text: str, names: Iterable[str], own: Iterable[str]) -> str | None:
+    """The first of the names that a text holds, besides those that are its owner's own."""
+    mine = set(map(normal, own))
+    return next((name for name in names if normal(name) not in mine and naming([name])(text)), None)
+
+
 def load_retain_set(path: str | Path, column: str | None = None, *, truncate: bool = False) -> RetainSet:
     """Read a retain file: `FILE` or `FILE:COLUMN`, in any format of `rasura.patches.lists.read_list`.
 

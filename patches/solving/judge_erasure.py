@@ -80,7 +80,7 @@ def judge_erasure(
             raise _refusal(judgement, judge, policy)
         if not judgement.moves_at_least(policy.moved):
             raise _too_little(judgement, patch.manifest, policy)
-        if judgement.elsewhere > policy.moved_else:
+        if judgement.leak > policy.leak:
             raise _too_much(judgement, patch.manifest, policy)
     return found
 
@@ -149,7 +149,7 @@ class Judge:
         apart, spread = (0.0, 0.0) if scale is None else (scale.between(target, anchor), scale.spread(target))
         leaks = [float(patch.manifest.measured.get(name, "0")) for name in ("leak_retained", "leak_null")]
         found = Judgement(
-            concept.text, concept.anchor, apart, None, spread, elsewhere=max(leaks), scaled=self.scale is not None
+            concept.text, concept.anchor, apart, None, spread, leak=max(leaks), scaled=self.scale is not None
         )
         if scale is None or kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments):
             return found
@@ -243,7 +243,7 @@ def _too_little(judgement: Judgement, made: Manifest, policy: Policy) -> Erasure
 
 def _too_much(judgement: Judgement, made: Manifest, policy: Policy) -> ErasureRefusedError:
     """The refusal of a patch that moves what is to stay as far as it is, with the command of the default method."""
-    concept, moved = judgement.concept, say_over(judgement.elsewhere, policy.moved_else)
+    concept, moved = judgement.concept, say_over(judgement.leak, policy.leak)
     return ErasureRefusedError(
         f"the patch of {concept!r} ({made.eraser.name}) destroys what it is to keep: it moves retained prompts or the "
         f"null prompt by {moved} of what the base makes of them",
@@ -251,7 +251,7 @@ def _too_much(judgement: Judgement, made: Manifest, policy: Policy) -> ErasureRe
         concept=concept,
         anchor=judgement.anchor,
         moved=f"{judgement.moved or 0.0:.3e}",
-        moved_else=f"{judgement.elsewhere:.3e}",
+        leak=f"{judgement.leak:.3e}",
     )
 
 

@@ -19,14 +19,14 @@ from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.prompts.concept_prompts import prompts_of
-from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.concept_prompts import Target, prompts_of
+from rasura.patches.prompts.retain_set import RetainSet, find_named
 from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure
 from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.solve import build_patches
-from rasura.patches.types import PatchId
+from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
@@ -111,7 +111,8 @@ def erase(
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         full = _anchored(opened, find_guarded(request, known, opened), registry.policy())
         patches = _built(opened, full, progress, open_moments(registry, opened), device=device, work=work)
-        doubts = judge_patches(opened, full, patches, registry.policy(), progress)
+        judged = judge_patches(opened, full, patches, registry.policy(), progress)
+        doubts = [(*own, *_list_drawn(target, known)) for own, target in zip(judged, full.targets, strict=True)]
         if dry_run:
             fresh = find_new(registry, [patch.patch_id for patch in patches])
         else:
@@ -210,6 +211,17 @@ def suggest_anchor(error: ErasureRefusedError, begin: str, end: str = "") -> Non
 def name_retain(retain: RetainSet | None) -> str:
     """The option that names a retain set's file."""
     return "" if retain is None else f" --retain {shlex.quote(retain.source)}"
+
+
+def _list_drawn(target: Target, known: Mapping[PatchId, Patch]) -> Iterator[str]:
+    """What one of the patches that are left alone erases, and the target would become."""
+    for patch_id, patch in known.items():
+        spoken = (patch.manifest.concept.text, *patch.manifest.names)
+        if named := find_named(target.anchor, spoken, target.spoken):
+            yield (
+                f"{target.concept} becomes {target.anchor}, and {named} is what {patch_id[:SHORT]} erases: where both "
+                f"are applied, {named} is drawn again"
+            )
 
 
 def _anchored(opened: OpenBase, request: EraseRequest, policy: Policy) -> EraseRequest:

@@ -184,7 +184,7 @@ def look_ahead_of_takedown(
 def _list_erased(seen: Sighted) -> dict[str, str]:
     """Every name of what is erased there, with the patch that does it."""
     manifests = [(member.patch_id, member.patch.manifest) for member in seen.loaded.stack]
-    return {name: f"{i[:SHORT]}" for i, m in manifests for name in (m.concept.text, *m.names)}
+    return {name: i[:SHORT] for i, m in manifests for name in (m.concept.text, *m.names)}
 
 
 def _retype(wanted: Sequence[WantedConcept], recipe: Recipe | None) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from rasura.patches.errors import InputError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import AUTO, Target, check_template
-from rasura.patches.prompts.retain_set import naming
+from rasura.patches.prompts.retain_set import find_named, naming
 
 __all__ = ["TICKET", "WantedConcept", "check_anchors_stay", "check_wanted", "keep_unnamed", "list_wanted"]
 
@@ -115,18 +115,16 @@ def check_anchors_stay(wanted: Sequence[WantedConcept], erased: Mapping[str, str
 
     Args:
         wanted: what is asked for.
-        erased: what erases it, as people are told, by every name of what is erased.
+        erased: by every name of what is erased, what does it, as people are told; at whatever strength that stands.
 
     Raises:
         InputError: naming all of them.
     """
     flaws = []
     for item in wanted:
-        own = {normal(name) for name in item.spoken}
-        for name, by in erased.items():
-            if item.anchor not in {AUTO, ""} and normal(name) not in own and naming([name])(item.anchor):
-                flaws.append(f"{item.concept} would become {item.anchor}, and {name} is erased by {by}")
-                break
+        named = None if item.anchor in {AUTO, ""} else find_named(item.anchor, erased, item.spoken)
+        if named is not None:
+            flaws.append(f"{item.concept} would become {item.anchor}, and {named} is what {erased[named]} erases")
     if flaws:
         raise InputError("; ".join(flaws) + ": expected anchors that are still drawn", hint="--anchor auto")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.commandline import Run, rasura
 from support.judges import tiny_clip
+from support.registries.takedown_home import MODEL, RETAIN, make_home
 
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError
@@ -21,24 +22,13 @@ from rasura.registry.takedown.ground import Place, stand_on
 from rasura.registry.takedown.plan import plan_takedown
 from rasura.registry.takedown.wanted import WantedConcept
 
-MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
-RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
-OBJECTS = "{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n"
-STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} pig\n"
-
 pytestmark = pytest.mark.usefixtures("encoded_once")
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a key, a copy of the reference model, and lists."""
-    folder = tmp_path_factory.mktemp("template") / "home"
-    shutil.copytree(MODEL / "pipeline", folder / "model")
-    for name, text in (("retain.txt", RETAIN), ("objects.txt", OBJECTS), ("styles.txt", STYLES)):
-        (folder / name).write_text(text)
-    rasura("init", cwd=folder)
-    rasura("key", "new", "alice", cwd=folder)
-    return folder
+    return make_home(tmp_path_factory.mktemp("template") / "home")
 
 
 @pytest.fixture
@@ -164,10 +154,22 @@ def test_what_is_erased_is_no_anchor(home: Path, anchor: str) -> None:
     error = run.envelope["error"]
     assert (run.code, error["code"]) == (1, "input")
     name = "puppy" if anchor == "Puppy" else "dog"
-    assert f"rose would become {anchor}, and {name} is erased by {erased(home)['dog'][:12]}" in error["message"]
+    assert f"rose would become {anchor}, and {name} is what {erased(home)['dog'][:12]} erases" in error["message"]
     assert (len(entries(home)), digests(home)) == (size + 1, state)  # the refusal is logged
     again = rasura(*shlex.split(error["hint"])[1:], "--json", cwd=home)
     assert by_concept(again)["rose"]["anchor"] not in {"dog", "puppy"}
+
+
+def test_erase_says_where_an_anchor_is_what_a_protected_patch_erases(home: Path) -> None:
+    """It is no takedown: nothing says that both will stand on one model."""
+    rasura("base", "add", "model", cwd=home)
+    how = ("--retain", "retain.txt", "--templates", "objects.txt", "--json")
+    lion = rasura("erase", "--base", "model", "--concept", "lion", "--anchor", "frog", *how, cwd=home)
+    rose = ("--concept", "rose", "--anchor", "lion", "--protect", "all", "--dry-run")
+    said = rasura("erase", "--base", "model", *rose, *how, cwd=home).data["notices"]
+    patch_id = lion.data["patches"][0]["id"][:12]
+    wanted = f"rose becomes lion, and lion is what {patch_id} erases: where both are applied, lion is drawn again"
+    assert wanted in said
 
 
 def test_an_older_patch_that_draws_what_is_erased_is_solved_anew(home: Path) -> None:

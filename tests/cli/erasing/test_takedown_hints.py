@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.commandline import Run, rasura
+from support.registries.takedown_home import MODEL, make_home
 
-MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
-RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
 LISTS = ("--retain", "retain.txt", "--templates", "objects.txt")
 
 pytestmark = pytest.mark.usefixtures("encoded_once")
@@ -18,13 +17,7 @@ pytestmark = pytest.mark.usefixtures("encoded_once")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a key, a copy of the reference model, and lists."""
-    folder = tmp_path_factory.mktemp("template") / "home"
-    shutil.copytree(MODEL / "pipeline", folder / "model")
-    (folder / "retain.txt").write_text(RETAIN)
-    (folder / "objects.txt").write_text("{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n")
-    rasura("init", cwd=folder)
-    rasura("key", "new", "alice", cwd=folder)
-    return folder
+    return make_home(tmp_path_factory.mktemp("template") / "home")
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from support.commandline import Run, rasura
+from support.registries.takedown_home import MODEL, make_home
 
 from rasura.registry.registry import Registry
 
-MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
 RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\nairplane\numbrella\ncartoon\nink\npixel\n"
 SPAN = ("--method", "span", "--set", "words=8", "--set", "rounds=1")
 
@@ -19,13 +19,8 @@ pytestmark = pytest.mark.usefixtures("encoded_once")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a key, a copy of the reference model, and lists."""
-    folder = tmp_path_factory.mktemp("template") / "home"
-    shutil.copytree(MODEL / "pipeline", folder / "model")
-    (folder / "retain.txt").write_text(RETAIN)
-    (folder / "objects.txt").write_text("{}\na {}\na picture of a {}\n")
-    rasura("init", cwd=folder)
-    rasura("key", "new", "alice", cwd=folder)
-    return folder
+    objects = "{}\na {}\na picture of a {}\n"
+    return make_home(tmp_path_factory.mktemp("template") / "home", retain=RETAIN, objects=objects)
 
 
 @pytest.fixture

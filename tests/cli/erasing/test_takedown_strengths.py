@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.commandline import Run, rasura
+from support.registries.takedown_home import MODEL, make_home
 
 from rasura.registry.registry import Registry
-
-MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
-RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
-OBJECTS = "{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n"
 
 pytestmark = pytest.mark.usefixtures("encoded_once")
 
@@ -18,12 +15,7 @@ pytestmark = pytest.mark.usefixtures("encoded_once")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a model, and patches of the dog and the car that were solved beside each other."""
-    folder = tmp_path_factory.mktemp("template") / "home"
-    shutil.copytree(MODEL / "pipeline", folder / "model")
-    (folder / "retain.txt").write_text(RETAIN)
-    (folder / "objects.txt").write_text(OBJECTS)
-    rasura("init", cwd=folder)
-    rasura("key", "new", "alice", cwd=folder)
+    folder = make_home(tmp_path_factory.mktemp("template") / "home")
     words = ("--concept", "dog", "--anchor", "frog", "--concept", "car", "--anchor", "airplane")
     made = takedown(folder, *words, "--retain", "retain.txt", "--templates", "objects.txt", "--json")
     assert made.code == 0, made.err

@@ -196,8 +196,8 @@ def test_a_patch_that_destroys_what_it_is_to_keep_is_refused(model: Model) -> No
     request = replace(model.request(Target("rose", "cactus")), eraser=Rece(epochs=20), layers="kv", tokens="last")
     with pytest.raises(ErasureRefusedError, match=r"patch of 'rose' \(rece\) destroys what it is to keep") as caught:
         model.judged(request)
-    assert float(str(caught.value.details["moved_else"])) > DEFAULT_POLICY.moved_else
-    (found,) = model.judged(request, Policy(moved_else=9.0))
+    assert float(str(caught.value.details["leak"])) > DEFAULT_POLICY.leak
+    (found,) = model.judged(request, Policy(leak=9.0))
     assert any("moves what it is to keep" in doubt for doubt in list_doubts([found]))
 
 
