@@ -64,6 +64,15 @@ _KOLORS: Final[Mapping[str, Any]] = {
     "sample_size": 128,
 }
 
+_HIDREAM: Final = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "caption_channels": [4096, 4096],
+    "axes_dims_rope": [64, 32, 32],
+    "llama_layers": [*range(32), *[31] * 16],
+}
+
 WHOLE: Final = (
     Released("Sana 1.6B", "SanaTransformer2DModel", encoder="Gemma2", layers=("text", "kv")),
     Released(
@@ -115,6 +124,7 @@ CONFIGURED: Final = (
     Released("Qwen-Image 2.1", "QwenImage21Transformer2DModel"),
     Released("Krea 2", "Krea2Transformer2DModel"),
     Released("ERNIE-Image", "ErnieImageTransformer2DModel"),
+    Released("HiDream I1", "HiDreamImageTransformer2DModel", _HIDREAM, "its config.json"),
     Released("Kolors", "UNet2DConditionModel", _KOLORS, "its config.json"),
 )
 """Probed from their configuration; no weight of them exists here."""

@@ -49,6 +49,7 @@ class Judgement:
         own: which share of their way the patch takes the columns that it was made for; None as `moved`.
         leak: how far the patch moves what it is to keep, retained prompts or the null prompt, whichever farther: 1
             is as much as the base makes of it.
+        elsewhere: the same as `own` in whichever further space of text it is the least; None where there is none.
         scaled: whether there is such a unit; else it is `apart` itself, and `spread` says nothing.
     """
 
@@ -60,12 +61,16 @@ class Judgement:
     own: float | None = None
     leak: float = 0.0
     scaled: bool = True
+    elsewhere: float | None = None
 
     def moves_at_least(self, least: float) -> bool:
         """Whether the patch takes the target so far, or as far as its anchor is, if that is nearer.
 
-        Else whether it takes its own columns that share of their way: then it does what was asked for.
+        Else whether it takes its own columns that share of their way: then it does what was asked for. In
+        further spaces of text, where nothing else is known, it has to.
         """
+        if self.elsewhere is not None and self.elsewhere < least:
+            return False
         if self.moved is None or self.moved >= min(least, self.apart):
             return True
         return self.own is not None and self.own >= least

@@ -104,6 +104,13 @@ class Adopted:
                 f"one change of weights becomes one patch: expected one concept, got {len(problem.columns)}",
                 hint="rasura adopt FILE --base MODEL --concept TEXT",
             )
+        if odd := sorted(self.given.text.keys() - problem.weights.keys()):
+            raise UnsupportedHostError(
+                f"{odd[0]} reads other states of the prompt than {min(problem.weights)}: expected a change of layers "
+                "that read the same, as one encoder gives them",
+                hint="rasura erase --base MODEL --concept TEXT",
+                parameter=odd[0],
+            )
         (columns,) = problem.columns
         problem.progress("splitting", 0, 1)
         width = int(columns.targets.shape[0])

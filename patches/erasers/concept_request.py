@@ -37,6 +37,7 @@ class ConceptRequest:
         held_out: concepts on which leak is only measured.
         held_out_from: the list that they were read from; its texts may be whole prompts, which stand in no template.
         guarded: rows [m, d] of registered patches' targets that must not be touched either, by patch.
+        guarded_apart: the same rows as further spaces of text have them, by patch and space.
         guarded_prompts: the prompts of those patches' concepts, for methods that protect whole prompts.
         licence: SPDX id or name for the patch.
         anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
@@ -53,6 +54,7 @@ class ConceptRequest:
     rule: RankRule = field(default_factory=RankRule)
     held_out: tuple[str, ...] = HELD_OUT
     guarded: Mapping[PatchId, torch.Tensor] = field(default_factory=dict)
+    guarded_apart: Mapping[PatchId, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     guarded_prompts: Mapping[PatchId, tuple[str, ...]] = field(default_factory=dict)
     licence: str = ""
     anchors: tuple[str, ...] = ()

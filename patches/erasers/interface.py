@@ -8,7 +8,8 @@ was promised about its inputs. Everything else (prompts, measurement, manifest, 
 A touched parameter reads one of three things:
 
     text    the text encoder's output: the shared token embeddings of the request
-    hidden  states inside the text encoder: a space of its own, so the erasure brings columns and reference for it
+    hidden  other states (inside the text encoder, of another of its layers, behind another network): a space of its
+            own, so the erasure brings columns and reference for it
     image   picture features: nothing about them can be promised from text, the patch is measured only
 """
 
@@ -116,9 +117,10 @@ class Erasure:
         basis: what text-reading parameters promise not to touch; None: the problem's basis. A basis without rows
             promises nothing.
         bases: the same for parameters that have one of their own, text-reading or hidden.
-        columns: targets and anchors of `hidden` parameters, in their input space.
-        references: the null, retained and held-out inputs of `hidden` parameters.
+        columns: targets and anchors of `hidden` parameters, in their input space; by parameter, or by space.
+        references: the null, retained and held-out inputs of `hidden` parameters, likewise.
         reads: what a parameter reads, where that is not the text encoder's output.
+        spaces: what the states are called that `hidden` parameters read beside others; these share all three.
         facts: further numbers of the method for the manifest's `measured`, as decimals.
     """
 
@@ -130,6 +132,7 @@ class Erasure:
     columns: Mapping[ParamName, Columns] = field(default_factory=dict)
     references: Mapping[ParamName, Reference] = field(default_factory=dict)
     reads: Mapping[ParamName, str] = field(default_factory=dict)
+    spaces: Mapping[ParamName, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -19,8 +19,11 @@ from rasura.patches.format.manifest_parts import MAX_TENSORS, BaseSpec, ConceptS
 from rasura.patches.format.protected_spec import IMAGE, ProtectedSpec
 from rasura.patches.types import PatchId
 
-FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")
-"""The versions that are read and written. Version 2 adds parameters with a promise or an input space of their own."""
+FORMATS: Final = ("rasura-patch/1", "rasura-patch/2", "rasura-patch/3")
+"""The versions that are read and written.
+
+Version 2 adds parameters with a promise or an input space of their own, version 3 such spaces that several share.
+"""
 _SHARED: Final = {BASIS: ("rows", "energy"), TARGETS: ("targets", "anchors")}
 NAMES: Final = "names"
 """The option that holds what else a concept is called, separated by |; only where it has further names."""
@@ -66,6 +69,8 @@ class Manifest:
     @property
     def version(self) -> int:
         """The format's version: the lowest that can say this, so that what version 1 can say has one encoding."""
+        if self.protected.spaces:
+            return 3
         own = any(t.file in _SHARED and t.tensor.name not in _SHARED[t.file] for t in self.tensors)
         return 2 if own or self.protected.reads else 1
 

@@ -42,7 +42,7 @@ from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch_arrays import PatchArrays, SpanArrays, check_rows, check_width
 from rasura.patches.format.protected_spec import HIDDEN
-from rasura.patches.types import PatchId
+from rasura.patches.types import ParamName, PatchId
 
 if TYPE_CHECKING:
     from rasura.patches.format.patch_tensors import PatchTensors  # needs torch; verifying a patch does not
@@ -109,7 +109,7 @@ class Patch:
         if missing:
             raise FormatError(f"the patch lacks {', '.join(missing)}: expected {', '.join(CONTENT)}")
         manifest = Manifest.from_bytes(files[MANIFEST])
-        arrays = PatchArrays.from_files(files)
+        arrays = PatchArrays.from_files(files, manifest.protected.spaces)
         _check_tensors(manifest, arrays)
         _check_basis(manifest, arrays, files[BASIS])
         return cls(manifest, arrays)
@@ -199,8 +199,28 @@ def _check_tensors(manifest: Manifest, arrays: PatchArrays) -> None:
         what = reads.get(name, TEXT)
         if what == TEXT:
             check_width(increment.shape[1], int(arrays.targets.shape[1]))
-        if (name in arrays.pairs) != (what == HIDDEN) or (name in arrays.spans and what not in {TEXT, HIDDEN}):
+        has_own = arrays.space_of(name) in arrays.pairs
+        if has_own != (what == HIDDEN) or (name in arrays.spans and what not in {TEXT, HIDDEN}):
             raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")
+    _check_spaces(arrays, reads)
+
+
+def _check_spaces(arrays: PatchArrays, reads: Mapping[ParamName, str]) -> None:
+    """What reads the same states is touched, reads rows of one width, and has columns together."""
+    for name, space in arrays.spaces.items():
+        if name not in arrays.increments or reads.get(name) != HIDDEN or name in arrays.pairs:
+            raise FormatError(
+                f"manifest.json: protected.spaces: expected touched parameters that read {HIDDEN!r} and have no "
+                f"columns of their own, got {name}"
+            )
+        if ParamName(space) in arrays.increments or ParamName(f"{space}.weight") in arrays.increments:
+            raise FormatError(f"manifest.json: protected.spaces: {space} is a touched parameter: expected another name")
+        if arrays.span_owner(name) is None:
+            raise FormatError(f"{name} reads {space}: expected protected rows of these states, got none")
+        if (width := arrays.pairs_of(name).targets.shape[1]) != arrays.increments[name].shape[1]:
+            raise FormatError(
+                f"{name} reads {arrays.increments[name].shape[1]} numbers a row: expected {width}, as {space} has"
+            )
 
 
 def _check_basis(manifest: Manifest, arrays: PatchArrays, file: bytes) -> None:

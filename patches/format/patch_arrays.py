@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -57,6 +57,7 @@ class PatchArrays:
         anchors: [m, d] float64, what they become.
         spans: what a parameter protects, where that is not `protected`.
         pairs: targets and anchors in a parameter's own input space, where that is not the text embedding.
+        spaces: what the states are called that a parameter reads beside others: spans and pairs have them by that name.
     """
 
     increments: Mapping[ParamName, Increment]
@@ -66,14 +67,24 @@ class PatchArrays:
     anchors: Array
     spans: Mapping[ParamName, SpanArrays] = field(default_factory=dict)
     pairs: Mapping[ParamName, PairArrays] = field(default_factory=dict)
+    spaces: Mapping[ParamName, str] = field(default_factory=dict)
+
+    def space_of(self, name: ParamName) -> ParamName:
+        """Under which name the columns stand that a parameter reads, if they are not the shared ones."""
+        return ParamName(self.spaces.get(name, name))
 
     def span_of(self, name: ParamName) -> SpanArrays:
         """What a parameter promises not to touch."""
-        return self.spans.get(name) or SpanArrays(self.protected, self.energy)
+        owner = self.span_owner(name)
+        return SpanArrays(self.protected, self.energy) if owner is None else self.spans[owner]
+
+    def span_owner(self, name: ParamName) -> ParamName | None:
+        """Whose rows are what a parameter promises: its own, its space's, or None for the shared ones."""
+        return next((owner for owner in (name, self.space_of(name)) if owner in self.spans), None)
 
     def pairs_of(self, name: ParamName) -> PairArrays:
         """The concept's columns as a parameter reads them."""
-        return self.pairs.get(name) or PairArrays(self.targets, self.anchors)
+        return self.pairs.get(self.space_of(name)) or PairArrays(self.targets, self.anchors)
 
     def files(self) -> dict[str, bytes]:
         """The three tensor files, in their one encoding."""
@@ -105,27 +116,33 @@ class PatchArrays:
         )
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+    def from_files(cls, files: Mapping[str, bytes], spaces: Mapping[ParamName, str] | None = None) -> Self:
         """Read the three tensor files strictly.
+
+        Args:
+            files: their bytes by name.
+            spaces: which parameters read the same states, as the manifest says it.
 
         Raises:
             FormatError: anything but the one encoding of the expected tensors, in shapes that fit each other.
             AlgebraError: factors off the grid or out of range.
         """
         increments = _increments(_decode(files, WEIGHTS, frozenset({"F32"})))
-        basis = _doubles(_decode(files, BASIS, frozenset({"F64"})), BASIS, ("rows", "energy"), increments)
-        targets = _doubles(_decode(files, TARGETS, frozenset({"F64"})), TARGETS, ("targets", "anchors"), increments)
+        widths = {name: increment.shape[1] for name, increment in increments.items()}
+        widths |= {ParamName(space): widths[name] for name, space in (spaces or {}).items() if name in increments}
+        basis = _doubles(_decode(files, BASIS, frozenset({"F64"})), BASIS, ("rows", "energy"), widths)
+        targets = _doubles(_decode(files, TARGETS, frozenset({"F64"})), TARGETS, ("targets", "anchors"), widths)
         (rows, energy), (goals, anchors) = basis.pop(None), targets.pop(None)
         spans = {name: SpanArrays(*own) for name, own in basis.items() if name}
         pairs = {name: PairArrays(*own) for name, own in targets.items() if name}
-        found = cls(increments, rows, energy, goals, anchors, spans, pairs)
+        found = cls(increments, rows, energy, goals, anchors, spans, pairs, spaces or {})
         width = int(rows.shape[-1])
         _check_span(SpanArrays(rows, energy), width)
         _check_pairs(PairArrays(goals, anchors), width)
         for name, span in spans.items():
-            _check_span(span, increments[name].shape[1])
+            _check_span(span, widths[name])
         for name, own in pairs.items():
-            _check_pairs(own, increments[name].shape[1])
+            _check_pairs(own, widths[name])
         return found
 
 
@@ -134,12 +151,12 @@ def _own(name: ParamName, part: str) -> str:
 
 
 def _doubles(
-    tensors: Mapping[str, Array], file: str, parts: tuple[str, str], increments: Iterable[ParamName]
+    tensors: Mapping[str, Array], file: str, parts: tuple[str, str], owning: Collection[ParamName]
 ) -> dict[ParamName | None, tuple[Array, Array]]:
-    """The shared pair of tensors under None, and those of single parameters under their names."""
-    named = {_own(name, part) for name in increments for part in parts}
+    """The shared pair of tensors under None, and those of single parameters and of spaces under their names."""
+    named = {_own(name, part) for name in owning for part in parts}
     expected = {part for part in tensors if part in named} | set(parts)
-    owners = [name for name in increments if _own(name, parts[0]) in tensors or _own(name, parts[1]) in tensors]
+    owners = [name for name in owning if _own(name, parts[0]) in tensors or _own(name, parts[1]) in tensors]
     expected |= {_own(name, part) for name in owners for part in parts}
     if set(tensors) != expected:
         raise FormatError(f"{file}: expected tensors {sorted(expected)[:6]}, got {sorted(tensors)[:6]}")

@@ -45,6 +45,7 @@ class PatchTensors:
         anchors: [m, d] float64, what they become.
         spans: what a parameter protects, where that is not `protected`.
         pairs: targets and anchors in a parameter's own input space, where that is not the text embedding.
+        spaces: what the states are called that a parameter reads beside others: spans and pairs have them by that name.
     """
 
     increments: Mapping[ParamName, Increment]
@@ -54,6 +55,7 @@ class PatchTensors:
     anchors: torch.Tensor
     spans: Mapping[ParamName, Span] = field(default_factory=dict)
     pairs: Mapping[ParamName, Pairs] = field(default_factory=dict)
+    spaces: Mapping[ParamName, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrays: PatchArrays) -> Self:
@@ -66,6 +68,7 @@ class PatchTensors:
             view_as_tensor(arrays.anchors),
             {n: Span(view_as_tensor(own.rows), view_as_tensor(own.energy)) for n, own in arrays.spans.items()},
             {n: Pairs(view_as_tensor(own.targets), view_as_tensor(own.anchors)) for n, own in arrays.pairs.items()},
+            arrays.spaces,
         )
 
     @property
@@ -79,15 +82,21 @@ class PatchTensors:
             as_array(self.anchors),
             {name: SpanArrays(as_array(own.rows), as_array(own.energy)) for name, own in self.spans.items()},
             {name: PairArrays(as_array(own.targets), as_array(own.anchors)) for name, own in self.pairs.items()},
+            self.spaces,
         )
+
+    def space_of(self, name: ParamName) -> ParamName:
+        """Under which name the columns stand that a parameter reads, if they are not the shared ones."""
+        return ParamName(self.spaces.get(name, name))
 
     def span_of(self, name: ParamName) -> Span:
         """What a parameter promises not to touch."""
-        return self.spans.get(name) or Span(self.protected, self.energy)
+        own = self.spans.get(name) or self.spans.get(self.space_of(name))
+        return own or Span(self.protected, self.energy)
 
     def pairs_of(self, name: ParamName) -> Pairs:
         """The concept's columns as a parameter reads them."""
-        return self.pairs.get(name) or Pairs(self.targets, self.anchors)
+        return self.pairs.get(self.space_of(name)) or Pairs(self.targets, self.anchors)
 
     def files(self) -> dict[str, bytes]:
         """The three tensor files, in their one encoding."""

@@ -14,7 +14,12 @@ from rasura.patches.types import Digest, ParamName, PatchId
 HIDDEN: Final = "hidden"
 IMAGE: Final = "image"
 READS: Final = (HIDDEN, IMAGE)
-"""What a touched parameter may read besides the text encoder's output: states inside it, or picture features."""
+"""What a touched parameter may read besides the text states of the request: other states, or picture features.
+
+Other states are those inside the text encoder, of another of its layers, or behind another network.
+"""
+_SPACES_SINCE: Final = 3
+_SPACE: Final = r"[A-Za-z_][A-Za-z0-9_.]{0,255}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,9 @@ class ProtectedSpec:
     Attributes:
         concepts: other concepts erased in the same request, whose targets this patch leaves alone.
         patches: registered patches whose targets this patch leaves alone.
-        reads: what a touched parameter reads, where that is not the text encoder's output. Written in version 2 only.
+        reads: what a touched parameter reads, where that is not the text encoder's output. Written from version 2 on.
+        spaces: what the states are called that a parameter reads beside others, which share rows and columns.
+            Written in version 3 only.
     """
 
     basis: BasisSpec
@@ -125,6 +132,7 @@ class ProtectedSpec:
     concepts: tuple[str, ...] = ()
     patches: tuple[PatchId, ...] = ()
     reads: Mapping[ParamName, str] = field(default_factory=dict)
+    spaces: Mapping[ParamName, str] = field(default_factory=dict)
 
     def to_json(self, version: int = 1) -> dict[str, JsonValue]:
         """The JSON object."""
@@ -136,6 +144,8 @@ class ProtectedSpec:
         }
         if version > 1:
             found["reads"] = {str(name): what for name, what in self.reads.items()}
+        if version >= _SPACES_SINCE:
+            found["spaces"] = {str(name): space for name, space in self.spaces.items()}
         return found
 
     @classmethod
@@ -149,6 +159,7 @@ class ProtectedSpec:
             fields.texts("concepts", MAX_LIST),
             patches,
             _reads(fields.fields("reads")) if version > 1 else {},
+            _spaces(fields.fields("spaces")) if version >= _SPACES_SINCE else {},
         )
         fields.done()
         return found
@@ -156,5 +167,11 @@ class ProtectedSpec:
 
 def _reads(fields: Fields) -> dict[ParamName, str]:
     found = {ParamName(name): fields.choice(name, READS) for name in fields.names()}
+    fields.done()
+    return found
+
+
+def _spaces(fields: Fields) -> dict[ParamName, str]:
+    found = {ParamName(name): fields.text(name, _SPACE) for name in fields.names()}
     fields.done()
     return found

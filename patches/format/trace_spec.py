@@ -22,6 +22,7 @@ FIXED: Final = ("text", "normed", "projected", "fused")
 after fixed modules that see all rows of a prompt."""
 _PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9_.*]{0,511}"
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
+_INPUT: Final = _NAME + r"(\[[0-9]{1,4}\])?"
 _MOST: Final = 1000
 _WEIGHT: Final = ".weight"
 
@@ -33,7 +34,7 @@ class TracedSpec:
     Attributes:
         pattern: their names without `.weight`, a `*` for the number of a block.
         reads: one of `FIXED`.
-        input: the argument of the denoiser whose rows they read.
+        input: the argument of the denoiser whose rows they read, or an entry of it: `encoder_hidden_states_llama3[5]`.
         through: the modules that these rows go through before, in order.
     """
 
@@ -52,7 +53,7 @@ class TracedSpec:
         found = cls(
             fields.text("pattern", _PATTERN),
             fields.choice("reads", FIXED),
-            fields.text("input", _NAME),
+            fields.text("input", _INPUT),
             fields.texts("through", _MOST, 512),
         )
         fields.done()

@@ -20,7 +20,7 @@ from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.trace_spec import TraceSpec
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
 from rasura.patches.models.families import find_family
-from rasura.patches.models.refuse_family import refuse_two_spaces, refuse_unread, refuse_wide
+from rasura.patches.models.refuse_family import refuse_unread, refuse_wide
 from rasura.patches.types import SHORT, Digest, ParamName
 
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
@@ -31,7 +31,7 @@ TEXT_LAYERS: Final = "text"
 LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
 _OVER_FRAMES: Final = (".motion_modules.", ".temp_attentions.", ".transformer_in.")
-_DENOISERS: Final = ("unet.", "transformer.")
+_DENOISERS: Final = ("unet.", "transformer.", "transformer_2.")
 _TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
 
 
@@ -123,12 +123,11 @@ def find_cross_attention(
             and name.endswith(LAYERS[layers])
             and not any(place in name for place in _OVER_FRAMES)
         ]
-        refuse_two_spaces(infos, layers)
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:
         return found
     widths = {infos[name].shape[-1] for name in found}
-    if widths != {width}:
+    if widths != {width} and not (family is not None and family.layered is not None and width in widths):
         raise UnsupportedHostError(
             f"expected embeddings of width {' and '.join(map(str, sorted(widths)))}, as the model reads them, "
             f"got {width} from the text encoder",

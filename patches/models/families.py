@@ -118,5 +118,7 @@ def find_family(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
 
 
 def encoders_of(family: Family | None) -> list[Encoder]:
-    """The encoders of a family in the order of its sequence; without one, CLIP."""
-    return [CLIP] if family is None else [encoder for part in family.sequence for encoder in part]
+    """The encoders of a family in the order of its sequence, then those beside it; without a family, CLIP."""
+    if family is None:
+        return [CLIP]
+    return [*(encoder for part in family.sequence for encoder in part), *family.beside]

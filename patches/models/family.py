@@ -9,10 +9,13 @@ from typing import Final, Literal
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 
-__all__ = ["CROSS_ATTENTION", "Encoder", "Family", "Reader", "Reads", "States", "find_matching"]
+__all__ = ["CROSS_ATTENTION", "OF_TEXT", "Encoder", "Family", "Layered", "Reader", "Reads", "States", "find_matching"]
 
 
 Reads = Literal["text", "normed", "pooled", "projected", "fused", "stream", "picture"]
+
+OF_TEXT: Final = frozenset({"text", "normed", "projected", "fused"})
+"""What is a fixed function of each token's state, or of a prompt's: there a detector can sit."""
 
 States = Literal["last", "penultimate"]
 """Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
@@ -44,6 +47,10 @@ class Encoder:
     """The class of diffusers whose `encode_prompt` reads, of kind `pipeline`."""
     alone: bool = False
     """Whether what else is read in the same call changes what a prompt gives: its filling is read like words."""
+    layered: bool = False
+    """Whether the pipeline gives the states of all its layers, one above the other."""
+    method: str = "encode_prompt"
+    """The method of the pipeline that reads, where each of its encoders has one of its own."""
 
     @property
     def tokenizer(self) -> str:
@@ -62,6 +69,34 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class Layered:
+    """Maps of which each reads one layer of an encoder, as the denoiser's configuration names them in order.
+
+    Attributes:
+        encoder: whose hidden states they read.
+        pattern: the maps, a `*` for their number; those beyond the configuration's list read the family's sequence.
+        key: of the configuration.
+        argument: of the denoiser, which takes the layers one above the other.
+    """
+
+    encoder: Encoder
+    pattern: str
+    key: str
+    argument: str
+
+    @property
+    def component(self) -> str:
+        """The encoder's name in a pipeline."""
+        return self.encoder.component
+
+    def number_of(self, name: ParamName) -> int | None:
+        """The number of a map; None for another layer."""
+        before, _, after = self.pattern.partition("*")
+        number = name.removeprefix(before).removesuffix(after)
+        return int(number) if fnmatchcase(name, self.pattern) and number.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A row of the table.
 
@@ -75,6 +110,7 @@ class Family:
         lacks: patterns that must match none.
         dimensions: a pattern, and of how many dimensions the parameters are that it matches.
         doubled: a matrix, and a convolution of which one filter has half as many numbers as the matrix has rows.
+        layered: maps that read layers of a further encoder.
     """
 
     name: str
@@ -85,6 +121,12 @@ class Family:
     lacks: tuple[str, ...] = ()
     dimensions: tuple[str, int] | None = None
     doubled: tuple[ParamName, ParamName] | None = None
+    layered: Layered | None = None
+
+    @property
+    def beside(self) -> tuple[Encoder, ...]:
+        """Encoders whose states further spaces read."""
+        return () if self.layered is None else (self.layered.encoder,)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -110,6 +152,10 @@ class Family:
     def reads(self, name: ParamName) -> Reads | None:
         """What a parameter reads of the text; None if it is no text layer of this family."""
         return next((reader.reads for reader in self.readers if fnmatchcase(name, reader.pattern)), None)
+
+    def way_to(self, name: ParamName) -> tuple[str, ...]:
+        """The modules that the text goes through before a parameter reads it."""
+        return next((reader.through for reader in self.readers if fnmatchcase(name, reader.pattern)), ())
 
     def reading(self, infos: Mapping[ParamName, ParameterInfo], reads: Reads = "text") -> list[ParamName]:
         """The parameters that read this, in name order."""

@@ -6,7 +6,7 @@ after its own). What each layer reads is what `rasura probe` must find.
 
 from typing import Final
 
-from rasura.patches.models.family import Encoder, Family, Reader
+from rasura.patches.models.family import Encoder, Family, Layered, Reader
 
 __all__ = ["CONTEXT", "PIPELINE_FAMILIES", "POOLED", "STREAM", "read_projected"]
 
@@ -59,6 +59,21 @@ _GLM_OF_KOLORS: Final = _pipeline("Kolors", 4096, 256, masked=False, causal=Fals
 _QWEN_OF_QWEN_IMAGE_21: Final = _pipeline("QwenImage21", 4096, 1024, alone=True)
 _MINISTRAL_OF_ERNIE: Final = _pipeline("ErnieImage", 2560, 512, alone=True)
 _QWEN_OF_KREA: Final = _pipeline("Krea2", 30720, 512, causal=False)
+_T5_OF_HIDREAM: Final = Encoder(
+    "text_encoder_3", "pipeline", 4096, length=128, pipeline="HiDreamImagePipeline", method="_get_t5_prompt_embeds"
+)
+_LLAMA_OF_HIDREAM: Final = Encoder(
+    "text_encoder_4",
+    "pipeline",
+    4096,
+    length=128,
+    causal=True,
+    pipeline="HiDreamImagePipeline",
+    layered=True,
+    method="_get_llama3_prompt_embeds",
+)
+_POOLED_OF_HIDREAM: Final = (Encoder("text_encoder", "CLIP", 768), Encoder("text_encoder_2", "CLIP", 1280))
+_HIDREAM_MAPS: Final = "transformer.caption_projection.*.linear.weight"
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
 _KREA_TEXT: Final = "transformer.txt_in"
 _COSMOS_BLOCKS: Final = "transformer.transformer_blocks.*"
@@ -75,12 +90,24 @@ _WAN_IMAGES: Final = ("transformer.condition_embedder.image_embedder.*",)  # whi
 
 PIPELINE_FAMILIES: Final = (
     Family(
+        "HiDream",
+        (_T5_OF_HIDREAM, _LLAMA_OF_HIDREAM, *_POOLED_OF_HIDREAM),
+        (
+            Reader(_HIDREAM_MAPS, "text"),
+            Reader("transformer.p_embedder.pooled_embedder.linear_1.weight", "pooled"),
+        ),
+        has=(_HIDREAM_MAPS, "transformer.p_embedder.*", "transformer.double_stream_blocks.*"),
+        sequence=((_T5_OF_HIDREAM,),),
+        layered=Layered(_LLAMA_OF_HIDREAM, _HIDREAM_MAPS, "llama_layers", "encoder_hidden_states_llama3"),
+    ),
+    Family(
         "Wan 2.2",
         (_UMT5_OF_WAN,),
         (
             *_WAN,
             Reader(f"{_WAN_TEXT_2}.linear_1.weight", "text"),
             Reader(f"{_WAN_TEXT_2}.linear_2.weight", "projected"),
+            *read_projected("transformer_2.blocks.*", _WAN_TEXT_2),
         ),
         has=(f"{_WAN_TEXT}.linear_1.weight", f"{_WAN_TEXT_2}.linear_1.weight"),
         lacks=_WAN_IMAGES,

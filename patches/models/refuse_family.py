@@ -7,10 +7,10 @@ from typing import Final
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import FAMILIES, PROJECTED, find_family
-from rasura.patches.models.family import Family, Reads, find_matching
+from rasura.patches.models.family import OF_TEXT, Family, Reads, find_matching
 from rasura.patches.types import ParamName
 
-__all__ = ["refuse_several_encoders", "refuse_two_spaces", "refuse_unread", "refuse_wide"]
+__all__ = ["refuse_several_encoders", "refuse_unread", "refuse_wide"]
 
 _READS: Final[Mapping[Reads, str]] = {
     "text": "the text embeddings themselves",
@@ -22,9 +22,6 @@ _READS: Final[Mapping[Reads, str]] = {
     "picture": "the picture alone",
 }
 
-_OF_TEXT: Final = frozenset({"text", "normed", "projected", "fused"})
-"""What is a fixed function of each token's state, or of a prompt's: there a detector can sit."""
-
 _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 
 _GIB: Final = 1 << 30
@@ -32,10 +29,6 @@ _MOST: Final = 8 * _GIB
 """Bytes of a d × d matrix of float64, of which an erasure and its checks make several."""
 
 _KNOWN_OTHERS: Final[Mapping[str, str]] = {
-    "transformer.caption_projection.*.linear.weight": "HiDream's: each block reads a layer of Llama by a map of its "
-    "own (caption_projection.N), and the last map reads T5. No one detector sees what all read, and a patch of one "
-    "map, or of T5's alone, would leave the concept in the others; two CLIPs' pooled text enters beside them. So the "
-    "model is no base, whatever method or layers are named; its layers can be looked at",
     "transformer.img_context_proj.*": "Cosmos Transfer 2.5's: its ControlNet reads the text by maps of its own beside "
     "the transformer's, and a patch of these alone would leave the concept there",
     PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders than Kolors' ChatGLM give, as "
@@ -57,7 +50,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
     """
     family = find_family(infos)
     if family is not None:
-        odd = next((name for name in names if family.reads(name) not in _OF_TEXT), None)
+        odd = next((name for name in names if family.reads(name) not in OF_TEXT), None)
         if odd is None and names:
             return
         reads = "none" if odd is None else f"{odd}, which reads {_READS[family.reads(odd) or 'stream']}"
@@ -92,20 +85,6 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
     if not names:
         raise UnsupportedHostError(
             f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family", hint="rasura probe MODEL"
-        )
-
-
-def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:
-    """Refuse cross-attention of a pipeline with two denoisers, each of which reads behind a network of its own.
-
-    Raises:
-        UnsupportedHostError: naming what both read alike.
-    """
-    if any(name.startswith("transformer_2.") for name in infos):
-        raise UnsupportedHostError(
-            f"--layers {layers}: expected one denoiser, got transformer and transformer_2, whose cross-attention reads "
-            "what a network of each its own made of the text",
-            hint="rasura erase --layers text",
         )
 
 

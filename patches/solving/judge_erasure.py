@@ -115,6 +115,7 @@ class Judge:
         encoder: the text encoder, as the touched layers see it.
         encode: a concept's columns [d, n] float64; None where it does not fit.
         request: what was asked for.
+        host: the base model.
     """
 
     gram: torch.Tensor
@@ -122,6 +123,7 @@ class Judge:
     encoder: TextEncoder
     encode: Callable[[str], torch.Tensor | None]
     request: EraseRequest
+    host: Host
 
     @classmethod
     def of(cls, host: Host, encoder: TextEncoder, request: EraseRequest, names: Iterable[ParamName]) -> Judge:
@@ -136,7 +138,7 @@ class Judge:
         kept = [encode(concept) for concept in _kept(request)]
         gram = _gram(host.originals(sorted(set(names))), encoder.width)
         scale = Scale.of([columns for columns in kept if columns is not None], gram)
-        return cls(gram, scale, encoder, encode, request)
+        return cls(gram, scale, encoder, encode, request, host)
 
     def judged(self, patch: Patch) -> Judgement:
         """The judgement of a patch; its concept and anchor were encoded before, when it was made."""
@@ -151,11 +153,24 @@ class Judge:
         found = Judgement(
             concept.text, concept.anchor, apart, None, spread, leak=max(leaks), scaled=self.scale is not None
         )
-        if scale is None or kernel is None or len(spaces_of(patch)[TEXT]) < len(patch.arrays.increments):
+        reading = len(spaces_of(patch).get(TEXT, ())) + len(patch.manifest.protected.spaces)
+        if scale is None or kernel is None or reading < len(patch.arrays.increments):
             return found
         did, own = torch.from_numpy(kernel), patch.tensors
         share = scale.share(did, own.targets.T, own.anchors.T)
-        return replace(found, moved=scale.moved(did, target), own=share)
+        return replace(found, moved=scale.moved(did, target), own=share, elsewhere=self._least_elsewhere(patch))
+
+    def _least_elsewhere(self, patch: Patch) -> float | None:
+        """‖Δ T‖ ÷ ‖W (A − T)‖ in the further space of text where the patch takes its columns T the least far."""
+        shares, made = [], Footprint.of(patch)
+        for space in sorted(set(patch.manifest.protected.spaces.values())):
+            names = spaces_of(patch)[space]
+            pairs, weights = patch.tensors.pairs_of(names[0]), self.host.originals(names)
+            way = [weights[name].to(torch.float64) @ (pairs.anchors - pairs.targets).T for name in names]
+            asked = sum(float(part.square().sum()) for part in way) ** 0.5
+            did = torch.from_numpy(made.kernels[space]) @ pairs.targets.T
+            shares.append(float(did.norm()) / asked if asked > 0 else 0.0)
+        return min(shares, default=None)
 
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
         """Anchors to offer a person, the nearest first, with how far they are: doubtful ones where no others are."""
@@ -230,9 +245,12 @@ def _too_little(judgement: Judgement, made: Manifest, policy: Policy) -> Erasure
     if made.eraser.name == NullSpace.name and encode_options(NullSpace()).items() <= made.eraser.options.items():
         coarser["rule"] = str(RankRule.parse(made.protected.basis.rule).coarser)  # leaves the default more room
     rule = "".join(f" --rank-rule {rule}" for rule in coarser.values())
+    how = f"it takes {concept!r} {moved} of what lies between two concepts"
+    if judgement.elsewhere is not None and judgement.elsewhere < policy.moved:
+        share, least = say_beside(judgement.elsewhere, policy.moved)
+        how = f"in a further space that its layers read it takes {concept!r} {share} of its way"
     return ErasureRefusedError(
-        f"the patch of {concept!r} ({made.eraser.name}) erases little or nothing: it takes {concept!r} {moved} of what "
-        f"lies between two concepts, expected at least {least}",
+        f"the patch of {concept!r} ({made.eraser.name}) erases little or nothing: {how}, expected at least {least}",
         hint=f"{_hint(concept, [(anchor, 0.0)])}{rule}",
         concept=concept,
         anchor=anchor,

@@ -235,15 +235,16 @@ class Measurer:
 
     def _read(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> dict[ParamName, _Inputs]:
         """What each parameter reads that reads text."""
-        return {
-            name: _Inputs(
-                erasure.columns.get(name, columns),
-                erasure.bases.get(name, basis),
-                erasure.references.get(name, self._reference),
-            )
-            for name in erasure.increments
-            if erasure.reads.get(name) != IMAGE
-        }
+        found = {}
+        for name in erasure.increments:
+            if erasure.reads.get(name) != IMAGE:
+                space = ParamName(erasure.spaces.get(name, name))
+                found[name] = _Inputs(
+                    erasure.columns.get(space, columns),
+                    erasure.bases.get(name, erasure.bases.get(space, basis)),
+                    erasure.references.get(space, self._reference),
+                )
+        return found
 
     def _measure_together(self, tallies: Sequence[_Tally]) -> None:
         moments = _Moments(own for tally in tallies for own in tally.inputs.values())

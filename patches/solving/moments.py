@@ -7,7 +7,7 @@ word are encoded anew (`rasura.patches.prompts.prompt_blocks`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Final
 
 from rasura.patches.algebra.one_thread import use_one_thread
@@ -64,6 +64,38 @@ def sum_moment(
         progress(min(done, total))
     moments[key] = found
     return found
+
+
+@use_one_thread()
+def sum_moments(
+    encoders: Sequence[TextEncoder],
+    prompts: Callable[[], Iterable[str]],
+    total: int,
+    moments: Moments,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Make known the moments of these prompts for encoders that share what they read, batch by batch side by side.
+
+    Args:
+        encoders: the layers of one, say.
+        prompts: as `sum_moment` takes them.
+        total: how many there are at most.
+        moments: of blocks that are known; what is new is added.
+        progress: told how many prompts are done, and of how many.
+
+    Raises:
+        ConceptError, NotFiniteError: as `sum_moment`.
+    """
+    done = 0
+    for block in split_prompts(prompts(), _average(total, encoders[0].width)):
+        unknown = {key: own for own in encoders if (key := _key(own, block)) not in moments}
+        parts = {key: Moment(own.width) for key, own in unknown.items()}
+        for batches in zip(*(own.encode(block) for own in unknown.values()), strict=True):
+            for part, hidden in zip(parts.values(), batches, strict=True):
+                part.add(hidden)
+        moments.update(parts)
+        done += len(block)
+        progress(min(done, total), total)
 
 
 def _average(total: int, width: int) -> int:

@@ -33,7 +33,7 @@ from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.types import SHORT, ParamName, PatchId
 
-__all__ = ["find_own_basis", "read_stored_erasure", "reproject"]
+__all__ = ["find_own_basis", "read_stored_erasure", "reproject", "with_references"]
 
 _NOTHING: Final = 1e-6
 """Norm of a detector row, of 1, below which nothing of it is left but rounding."""
@@ -98,14 +98,26 @@ def read_stored_erasure(patch: Patch) -> tuple[Erasure, Columns, ProtectedBasis]
     """A patch whose parameters read text embeddings, as it was when it was solved: to be measured anew."""
     tensors, measured = patch.tensors, patch.manifest.measured
     shared = find_own_basis(patch)
+    concept = patch.manifest.concept.text
     erasure = Erasure(
         tensors.increments,
         float(measured.get("free", "0")),
         int(measured.get("guarded", "0")),
         basis=shared,
         bases={name: find_own_basis(patch, span) for name, span in tensors.spans.items()},
+        columns={
+            space: Columns(concept, own.targets.T.contiguous(), own.anchors.T.contiguous())
+            for space, own in tensors.pairs.items()
+        },
+        reads=patch.manifest.protected.reads,
+        spaces=tensors.spaces,
     )
     return erasure, _columns(patch), shared
+
+
+def with_references(erasure: Erasure, references: Mapping[str, Reference]) -> Erasure:
+    """An erasure that was stored, with what its further spaces are measured on."""
+    return replace(erasure, references={ParamName(space): own for space, own in references.items() if space})
 
 
 def _check_reads(patch: Patch) -> None:
@@ -113,7 +125,7 @@ def _check_reads(patch: Patch) -> None:
         raise ErasureRefusedError(
             f"patch {patch.patch_id[:SHORT]} ({patch.manifest.concept.text}) cannot be kept off other patches' "
             f"targets: {name} reads "
-            f"{'states inside the text encoder' if what == 'hidden' else 'picture features'}, and targets "
+            f"{'other states of the prompt' if what == 'hidden' else 'picture features'}, and targets "
             "are known as text embeddings only; expected a patch of attn2.to_k and attn2.to_v alone",
             hint="rasura erase --base MODEL --concept TEXT --protect ID",
             parameter=name,

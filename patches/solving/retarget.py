@@ -34,7 +34,7 @@ from rasura.patches.models.base_identity import LAYERS, BaseIdentity, find_cross
 from rasura.patches.plain_numbers import say_beside
 from rasura.patches.solving.from_manifest import DERIVED, is_trained
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.reproject import read_stored_erasure
+from rasura.patches.solving.reproject import read_stored_erasure, with_references
 from rasura.patches.types import SHORT, ParamName
 
 __all__ = [
@@ -151,7 +151,7 @@ def retarget_patch(
     base: BaseIdentity,
     weights: Mapping[ParamName, torch.Tensor],
     *,
-    reference: Reference,
+    references: Mapping[str, Reference],
 ) -> Patch:
     """The patch on another base.
 
@@ -161,10 +161,11 @@ def retarget_patch(
         way: how these were found, see `Responses`.
         base: identity of the other base.
         weights: pristine values of the touched parameters there.
-        reference: what it is measured on; no retained prompts where they are not known.
+        references: what it is measured on, by space; no retained prompts where they are not known.
     """
     stored, columns, basis = read_stored_erasure(patch)
-    numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
+    stored = with_references(replace(stored, increments=increments), references)
+    numbers = Measurer(weights, references[""]).measure(stored, columns, basis)
     decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
     parameters = tuple(
         TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), digest_tensor(w))
@@ -216,7 +217,8 @@ def _fitted(
         Q = _solved(W.T @ W, W.T @ B)
         Q = Q + _solved(W.T @ W, W.T @ (B - W @ Q))  # once more: normal equations lose half the digits
     else:
-        D = (patch.tensors.anchors - patch.tensors.targets).T
+        pairs = patch.tensors.pairs_of(names[0])
+        D = (pairs.anchors - pairs.targets).T
         Q = D @ torch.linalg.lstsq(W @ D, B, driver="gelsd").solution
     return Q, float((W @ Q - B).square().sum()), float(B.square().sum())
 
@@ -229,10 +231,11 @@ def _solved(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _from_targets(patch: Patch) -> Responses:
-    T, D = patch.tensors.targets.T, (patch.tensors.anchors - patch.tensors.targets).T
     maps: dict[ParamName, torch.Tensor] = {}
     left = 0.0
     for names in _groups(patch):
+        pairs = patch.tensors.pairs_of(names[0])
+        T, D = pairs.targets.T, (pairs.anchors - pairs.targets).T
         seen = patch.tensors.increments[names[0]].A.to(torch.float64) @ T  # [r, m]
         Q = D @ torch.linalg.pinv(seen, rtol=1e-6)
         left = max(left, float(torch.linalg.vector_norm(Q @ seen - D) / torch.linalg.vector_norm(D)))

@@ -31,18 +31,21 @@ from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure, Problem, Reference
 from rasura.patches.erasers.read_columns import read_columns
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, NotFiniteError, UnsupportedHostError
+from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.remembered_texts import recall
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.models.text_spaces import TextSpace
 from rasura.patches.prompts.concept_prompts import find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest
+from rasura.patches.solving.by_space import Solved, guard_in, list_through, merge_erasures, read_spaces
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.moments import Moments, sum_moment
+from rasura.patches.solving.moments import Moments, sum_moment, sum_moments
 from rasura.patches.solving.to_patch import COMPRESSION, describe_patch
 from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
@@ -79,29 +82,35 @@ def build_patches(
         ErasureRefusedError: a target lies inside what is protected; the nearest of it are named.
         ConceptError: a prompt that is too long, or a concept that its template hides.
     """
-    encoder = encoder.reading_for(request.layers)
-    _check_guarded(encoder, request)
-    request = replace(request, targets=tuple(with_anchor(encoder, t, request.anchors) for t in request.targets))
-    names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
-    weights = host.originals(names)
+    known: Moments = {} if moments is None else moments
+    spaces = read_spaces(host, encoder, request)
+    first = spaces[0][1]
+    request = replace(request, targets=tuple(with_anchor(first, t, request.anchors) for t in request.targets))
+    weights = host.originals(name for space, _ in spaces for name in space.names)
     _check_weights(weights)
-    prompts = _Prompts(encoder, request, progress, {} if moments is None else moments)
-    problem = Problem(
-        weights=weights,
-        encoder=encoder,
-        request=request,
-        columns=tuple(
-            read_columns(encoder, target, request.templates_of(target), request.tokens) for target in request.targets
-        ),  # (2)
-        reference=prompts.reference,  # (1)
-        basis=lambda: prompts.basis,
-        retained=prompts.retained,
-        moment=prompts.moment,
-        denoiser=denoiser or _no_denoiser,
-        progress=progress,
-        work=work,
-    )
-    return tuple(_describe_all(problem, request, _solve(problem, request), prompts, base))
+    _sum_together(spaces, request, progress, known)
+    parts = []
+    for space, own in spaces:
+        asked = guard_in(space, own.width, request)
+        prompts = _Prompts(own, asked, progress, known)
+        problem = Problem(
+            weights={name: weights[name] for name in space.names},
+            encoder=own,
+            request=asked,
+            columns=tuple(read_columns(own, t, asked.templates_of(t), asked.tokens) for t in asked.targets),  # (2)
+            reference=prompts.reference,  # (1)
+            basis=partial(getattr, prompts, "basis"),
+            retained=prompts.retained,
+            moment=prompts.moment,
+            denoiser=denoiser or _no_denoiser,
+            progress=progress,
+            work=work,
+        )
+        parts.append(Solved(space, problem, problem.basis, _solve(problem, asked)))
+    erasures = merge_erasures(parts)
+    _check_erases(request, erasures)
+    through = list_through(spaces)
+    return tuple(_describe_all(parts[0], weights, request, erasures, through=through, base=base))
 
 
 def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
@@ -115,7 +124,6 @@ def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
             raise
         retained = request.retain.concepts if request.retain else ()
         raise explain_nearest(error, problem.encoder, (*request.names, *retained), request.guarded) from None
-    _check_erases(request, found)
     return found
 
 
@@ -134,12 +142,18 @@ def _check_erases(request: EraseRequest, erasures: Sequence[Erasure]) -> None:
 
 
 def _describe_all(
-    problem: Problem, request: EraseRequest, erasures: Sequence[Erasure], prompts: _Prompts, base: BaseIdentity
+    first: Solved,
+    weights: Mapping[ParamName, torch.Tensor],
+    request: EraseRequest,
+    erasures: Sequence[Erasure],
+    *,
+    through: tuple[TensorIdentity, ...],
+    base: BaseIdentity,
 ) -> Iterator[Patch]:
-    readout = problem.encoder.readout
-    bases = [prompts.basis if erasure.basis is None else erasure.basis for erasure in erasures]
+    problem = first.problem
+    bases = [first.basis() if erasure.basis is None else erasure.basis for erasure in erasures]
     asked = list(zip(erasures, problem.columns, bases, strict=True))
-    numbers = Measurer(problem.weights, prompts.reference).measure_all(asked)  # (4)
+    numbers = Measurer(weights, problem.reference).measure_all(asked)  # (4)
     for target, (erasure, columns, basis), measured in zip(request.targets, asked, numbers, strict=True):
         yield describe_patch(
             request,
@@ -148,9 +162,9 @@ def _describe_all(
             erasure,
             basis=basis,
             base=base,
-            weights=problem.weights,
+            weights=weights,
             measured=measured.decimals(free=erasure.free, guarded=erasure.guarded),
-            through=() if readout is None else readout.parameters,
+            through=through,
             read_as=problem.encoder.dtype,
             compress=partial(_compress, problem.encoder),
         )  # (5)
@@ -196,12 +210,32 @@ class _Prompts:
 
 
 @use_one_thread()
-def reference_of(
-    encoder: TextEncoder, request: EraseRequest, progress: Progress, moments: Moments | None = None
-) -> Reference:
-    """Null, retained and held-out prompts of a request: what its patches are measured on."""
-    encoder = encoder.reading_for(request.layers)
-    return _Prompts(encoder, request, progress, {} if moments is None else moments).reference
+def references_of(
+    encoder: TextEncoder,
+    request: EraseRequest,
+    touched: Iterable[ParamName],
+    progress: Progress,
+    moments: Moments | None = None,
+) -> dict[str, Reference]:
+    """Null, retained and held-out prompts of a request, by space: what its patches are measured on; "" is the first."""
+    known: Moments = {} if moments is None else moments
+    spaces = encoder.reading_by_space(request.layers, sorted(touched))
+    _sum_together(spaces, request, progress, known)
+    return {space.name: _Prompts(own, request, progress, known).reference for space, own in spaces}
+
+
+def _sum_together(
+    spaces: Sequence[tuple[TextSpace, TextEncoder]], request: EraseRequest, progress: Progress, moments: Moments
+) -> None:
+    """Read the prompts once for all spaces: one pass of an encoder gives all its layers."""
+    readers = [own for space, own in spaces if space.layer is not None]
+    if len(readers) < 2:  # noqa: PLR2004  # nothing to share
+        return
+    for prompts, total in (
+        (request.retained_prompts, request.retained_count),
+        (request.held_out_prompts, len(request.held_out)),
+    ):
+        sum_moments(readers, prompts, total, moments, partial(progress, "encoding prompts by layer"))
 
 
 def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureRefusedError:
@@ -220,16 +254,6 @@ def _no_denoiser() -> Denoiser:
         "this method looks through the UNet: expected the model's folder, got weights alone",
         hint="rasura erase --base MODEL",
     )
-
-
-def _check_guarded(encoder: TextEncoder, request: EraseRequest) -> None:
-    for patch_id, rows in request.guarded.items():
-        if rows.shape[-1] != encoder.width:
-            raise BaseMismatchError(
-                f"patch {patch_id[:SHORT]} cannot be protected here: its targets are {rows.shape[-1]} numbers a row, "
-                f"and --layers {request.layers} reads {encoder.width}",
-                hint="rasura patch list",
-            )
 
 
 def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:

@@ -65,6 +65,7 @@ def describe_patch(
         stored.anchors,
         spans={name: Span(own.rows, own.energy) for name, own in erasure.bases.items()},
         pairs={name: _pairs(own) for name, own in erasure.columns.items()},
+        spaces=dict(sorted(erasure.spaces.items())),
     )
     eraser = EraserSpec(
         request.eraser.name,
@@ -113,6 +114,7 @@ def _protected(
         tuple(name for other in request.targets if other != target for name in other.spoken) if promised else (),
         tuple(sorted(request.guarded)) if promised else (),
         dict(sorted(erasure.reads.items())),
+        dict(sorted(erasure.spaces.items())),
     )
 
 

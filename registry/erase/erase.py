@@ -21,6 +21,7 @@ from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.prompts.retain_set import RetainSet, find_named
+from rasura.patches.solving.by_space import list_through, read_spaces
 from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure
@@ -232,7 +233,7 @@ def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:
     """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
     patches = [item.patch for item in made]
     protected = [patch.manifest.protected for patch in patches]
-    if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
+    if len(patches) < 2 or any(p.reads.keys() - p.spaces.keys() or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
         return None
     return measure_conditioning_of(patches)
 
@@ -245,7 +246,7 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], opened: 
             another place of the denoiser: its targets are other vectors, of whatever width.
     """
     base = opened.identity
-    readout = opened.encoder.reading_for(request.layers).readout if known else None
+    through = list_through(read_spaces(opened.host, opened.encoder, request)) if known else ()
     for patch_id, patch in known.items():
         theirs = patch.manifest.base
         if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
@@ -255,16 +256,17 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], opened: 
                 f"and {base.tokenizer[:12]}",
                 hint="rasura patch list",
             )
-        if frozenset(theirs.through) != frozenset(() if readout is None else readout.parameters):
+        if frozenset(theirs.through) != frozenset(through):
             raise BaseMismatchError(
                 f"patch {patch_id[:12]} cannot be protected here: its layers read text {_behind(theirs.through)}, "
-                f"{request.layers} reads it {_behind(readout.parameters if readout else ())}",
+                f"{request.layers} reads it {_behind(through)}",
                 hint=f"rasura patch show {patch_id[:12]}",
             )
     guarded: dict[PatchId, torch.Tensor] = {patch_id: patch.tensors.targets for patch_id, patch in known.items()}
+    apart = {i: {str(s): own.targets for s, own in patch.tensors.pairs.items()} for i, patch in known.items()}
     concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
     prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}
-    return replace(request, guarded=guarded, guarded_prompts=prompts)
+    return replace(request, guarded=guarded, guarded_apart=apart, guarded_prompts=prompts)
 
 
 def _behind(through: Sequence[TensorIdentity]) -> str:

@@ -17,12 +17,13 @@ from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.by_space import list_through
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.reproject import read_stored_erasure
+from rasura.patches.solving.reproject import read_stored_erasure, with_references
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
-from rasura.patches.solving.solve import reference_of
+from rasura.patches.solving.solve import references_of
 from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
@@ -158,11 +159,12 @@ def carry(
     check_layers(old, other.host.parameters(), other.record.name)
     own = _own_weights(registry, old, other, draft, progress, dry_run=dry_run)
     responses, increments, seconds = _solved(old, own, other)
-    reference = _reference(registry, old, other, words, how=how, progress=progress)
+    references = _references(registry, old, other, words, how=how, progress=progress)
     weights = other.host.originals(old.tensors.increments)
-    patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
+    patch = retarget_patch(old, increments, responses.way, other.identity, weights, references=references)
     doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
-    stays = Measurer(weights, reference).measure(*read_stored_erasure(old))
+    stored, columns, basis = read_stored_erasure(old)
+    stays = Measurer(weights, references[""]).measure(with_references(stored, references), columns, basis)
     return Carried(
         old,
         patch,
@@ -189,12 +191,13 @@ def sign_carried(made: Carried, other: OpenBase, private: SigningKey, draft: Dra
 def find_other_reader(old: Patch, other: OpenBase) -> tuple[str, str, str] | None:
     """What of the other base reads text otherwise than the patch's own: a name, and both digests; None: nothing."""
     mine, theirs = old.manifest.base, other.identity
-    readout = other.encoder.reading_for(old.manifest.eraser.options.get("layers", "")).readout
+    layers = old.manifest.eraser.options.get("layers", "")
+    through = list_through(other.encoder.reading_by_space(layers, sorted(old.tensors.increments)))
     for what, expected, got in (
         ("text encoder", mine.text_encoder, theirs.text_encoder),
         ("tokenizer", mine.tokenizer, theirs.tokenizer),
         ("text encoder's dtype", mine.read_as or "F32", other.encoder.dtype or "F32"),
-        ("network that text goes through", _digest(mine.through), _digest(readout.parameters if readout else ())),
+        ("network that text goes through", _digest(mine.through), _digest(through)),
     ):
         if expected != got:
             return what, expected, got
@@ -248,8 +251,9 @@ def _own_weights(
     return own.host.originals(old.tensors.increments)
 
 
-def _reference(
+def _references(
     registry: Registry, old: Patch, other: OpenBase, words: RetainSet | None, *, how: Anew, progress: Progress
-) -> Reference:
+) -> dict[str, Reference]:
     request = fit_request(other.encoder, request_prompts([old.manifest], words, how.held_out))
-    return reference_of(other.encoder, request, progress, open_moments(registry, other))
+    touched = old.tensors.increments
+    return references_of(other.encoder, request, touched, progress, open_moments(registry, other))

@@ -18,8 +18,8 @@ from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import is_trained, request_of, request_prompts
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.moments import Moments
-from rasura.patches.solving.reproject import read_stored_erasure, reproject
-from rasura.patches.solving.solve import build_patches, reference_of
+from rasura.patches.solving.reproject import read_stored_erasure, reproject, with_references
+from rasura.patches.solving.solve import build_patches, references_of
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
@@ -191,7 +191,7 @@ class Workbench:
             )
         full = find_guarded(self._prompts(patch), guards, self.base)
         weights = self.base.host.originals(patch.tensors.increments)
-        return reproject(patch, full.guarded, weights, self._reference(patch))
+        return reproject(patch, full.guarded, weights, self._references(patch)[""])
 
     def measured(self, patch: Patch) -> Mapping[str, str]:
         """The patch's numbers on the prompts of this call, so that they compare with a new one's.
@@ -200,11 +200,12 @@ class Workbench:
         held-out prompts, which may have been others.
         """
         noted = patch.manifest.measured
-        if patch.manifest.protected.reads:
+        if patch.manifest.protected.reads and not patch.manifest.protected.spaces:
             return {name: number for name, number in noted.items() if name != "leak_held_out"}
         erasure, columns, basis = read_stored_erasure(patch)
         weights = self.base.host.originals(patch.tensors.increments)
-        found = Measurer(weights, self._reference(patch)).measure(erasure, columns, basis)
+        references = self._references(patch)
+        found = Measurer(weights, references[""]).measure(with_references(erasure, references), columns, basis)
         kept = {name: number for name, number in noted.items() if name not in {"leak_retained", "leak_held_out"}}
         return {**kept, **found.decimals(free=erasure.free, guarded=int(noted.get("guarded", "0")))}
 
@@ -229,8 +230,9 @@ class Workbench:
         words = read_words(self.registry, patch.manifest, self.how)
         return fit_request(self.base.encoder, request_prompts([patch.manifest], words, self.how.held_out))
 
-    def _reference(self, patch: Patch) -> Reference:
-        return reference_of(self.base.encoder, self._prompts(patch), self.progress, self.moments)
+    def _references(self, patch: Patch) -> dict[str, Reference]:
+        touched = patch.tensors.increments
+        return references_of(self.base.encoder, self._prompts(patch), touched, self.progress, self.moments)
 
     def _peers(self, patch_id: PatchId) -> dict[str, PatchId]:
         """The patches of the same request, by concept, as far as they are registered here."""

@@ -80,14 +80,16 @@ def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: Wante
     """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
     concept = patch.manifest.concept
     target = Target(wanted.concept, concept.anchor, (), wanted.names)
-    targets, anchors = align_columns(ground.base.encoder, target, concept.templates, concept.tokens)  # [d, n] each
+    layers, touched = patch.manifest.eraser.options.get("layers", ""), sorted(patch.tensors.increments)
     left = asked = 0.0
-    for name, weight in ground.base.host.originals(sorted(patch.tensors.increments)).items():
-        increment = patch.tensors.increments[name]
-        aim = weight.to(torch.float64) @ (anchors - targets)
-        moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)
-        left += float((strength.value * moved - aim).square().sum())
-        asked += float(aim.square().sum())
+    for space, reading in ground.base.encoder.reading_by_space(layers, touched):
+        targets, anchors = align_columns(reading, target, concept.templates, concept.tokens)  # [d, n] each
+        for name, weight in ground.base.host.originals(space.names).items():
+            increment = patch.tensors.increments[name]
+            aim = weight.to(torch.float64) @ (anchors - targets)
+            moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)
+            left += float((strength.value * moved - aim).square().sum())
+            asked += float(aim.square().sum())
     return (left / asked) ** 0.5 if asked > 0 else 1.0
 
 

@@ -21,7 +21,7 @@ from typing import Final, Self
 import numpy as np
 
 from rasura.patches._io.arrays import Array
-from rasura.patches.checks.kernels.footprint import spaces_of, triangulate
+from rasura.patches.checks.kernels.footprint import Space, spaces_of, targets_in, triangulate
 from rasura.patches.checks.kernels.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
@@ -57,20 +57,26 @@ class Capacity:
 
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> Self | None:
-        """The room that a stack takes; None where none of its parameters reads text embeddings."""
-        reading = [patch for patch in patches if TEXT in spaces_of(patch)]
+        """The room that a stack takes, in the fullest space of text; None where its parameters read none."""
+        further = {space for patch in patches for space in patch.manifest.protected.spaces.values()}
+        found = [cls._in_space(patches, space) for space in (TEXT, *sorted(further))]
+        return max((room for room in found if room is not None), key=lambda room: room.share, default=None)
+
+    @classmethod
+    def _in_space(cls, patches: Sequence[Patch], space: Space) -> Self | None:
+        reading = [patch for patch in patches if space in spaces_of(patch)]
         if not reading:
             return None
         spans = {}
         for patch in reading:
-            own = [patch.arrays.span_of(name) for name in spaces_of(patch)[TEXT]]
+            own = [patch.arrays.span_of(name) for name in spaces_of(patch)[space]]
             span = max(own, key=lambda each: int(each.rows.shape[0]))  # the one that keeps most
             invariants = patch.manifest.protected.basis.invariants
             spans[digest_span(span), invariants] = span, invariants
         null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
         kept = _retained([SpanArrays(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
         both = np.concatenate([null, kept])  # [k0 + k, d], orthonormal
-        parts = [_free(patch.arrays.targets.T, both) for patch in reading]
+        parts = [_free(targets_in(patch, space), both) for patch in reading]
         # patches may share targets: their span, not their sum
         targets = _span([part for part in parts if part is not None] or [both[:0]])
         width = int(both.shape[1])

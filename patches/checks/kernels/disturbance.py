@@ -54,10 +54,11 @@ def _effect(patch: Patch, other: Patch) -> float:
     """‖Δ_patch T‖ over the parameters for which the other's targets T are known."""
     total = 0.0
     for name, increment in patch.tensors.increments.items():
-        what = _reads(patch, name)
-        if what == IMAGE or (what == HIDDEN and name not in other.tensors.pairs):
+        what, space = _reads(patch, name), patch.tensors.space_of(name)  # the other may touch others of this space
+        if what == IMAGE or (what == HIDDEN and space not in other.tensors.pairs):
             continue
-        seen = increment.A.to(torch.float64) @ other.tensors.pairs_of(name).targets.T  # A T, [r, m]
+        targets = other.tensors.pairs[space].targets if what == HIDDEN else other.tensors.targets
+        seen = increment.A.to(torch.float64) @ targets.T  # A T, [r, m]
         B = increment.B.to(torch.float64)
         # ‖B S‖² = tr(Sᵀ BᵀB S) with BᵀB [r, r]: d_out rows for m columns are never made.
         total += float((seen * (B.T @ B @ seen)).sum())

@@ -8,8 +8,9 @@ so a patch of rank r with one detector for all its parameters is r rows of lengt
 parameters with detectors of their own stand below each other. The factorisation costs 1e-16 of the responses' norm;
 ΔW is never built.
 
-Parameters read different things: text embeddings (one space for all of them), or states inside the text encoder (a
-space for each parameter). Those that read picture features have no inputs that text could tell, and no kernel.
+Parameters read different things: text embeddings (one space for all of them), or other states, inside the text encoder
+or of another of its layers (a space for those that read the same). Those that read picture features have no inputs that
+text could tell, and no kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName, PatchId
 
 Space: TypeAlias = str
-"""TEXT, or the name of a parameter that reads states of its own."""
+"""TEXT, or what other states are called: those that several parameters read, or the name of the one that does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +72,8 @@ def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
         what = reads.get(name, TEXT)
         if what == TEXT:
             found.setdefault(TEXT, []).append(name)
-        elif what != IMAGE and name in patch.arrays.pairs:  # without columns there is nothing to measure on
-            found[name] = [name]
+        elif what != IMAGE and (space := patch.arrays.space_of(name)) in patch.arrays.pairs:
+            found.setdefault(space, []).append(name)  # without columns there is nothing to measure on
     return found
 
 

@@ -57,7 +57,7 @@ def weigh(patches: Sequence[Patch], originals: Originals | None = None) -> list[
     leading: dict[tuple[int, ParamName | None], _Strongest] = {}  # most parameters share one: each is looked at once
     for name in sorted({name for names in read.values() for name in names}):
         mine = [place for place, names in read.items() if name in names]
-        own = {place: (place, name if name in patches[place].arrays.spans else None) for place in mine}
+        own = {place: (place, patches[place].arrays.span_owner(name)) for place in mine}
         for place, key in own.items():
             if key not in leading:
                 leading[key] = _strongest(patches[place].arrays.span_of(name))

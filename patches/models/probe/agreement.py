@@ -16,6 +16,7 @@ from rasura.patches.models.family import Family
 from rasura.patches.models.probe.probe import probe_folder
 from rasura.patches.models.probe.random_twin import list_shapes
 from rasura.patches.models.probe.trace import Trace, digest_config
+from rasura.patches.models.text_spaces import find_text_spaces
 from rasura.patches.types import ParamName
 
 __all__ = ["check_agreement", "explain_separable", "find_disagreements", "probe_model"]
@@ -48,6 +49,7 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "Lumina 2": ("Lumina2Transformer2DModel",),
     "Qwen-Image 2.1": ("QwenImage21Transformer2DModel",),
     "Krea 2": ("Krea2Transformer2DModel",),
+    "HiDream": ("HiDreamImageTransformer2DModel",),
     "ERNIE-Image": ("ErnieImageTransformer2DModel",),
     "Kolors": (_IMAGES,),
 }
@@ -114,6 +116,7 @@ def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) ->
         return None
     trace = probe_folder(folder)
     check_agreement(trace, family, infos)
+    _check_entries(folder, trace, family, infos)
     layers = [
         TracedSpec(layer.pattern, layer.reads, layer.input, layer.through)
         for layer in trace.entrances
@@ -122,6 +125,29 @@ def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) ->
     if any(name.startswith(f"{_SECOND}.") for name in infos):
         layers += _second(folder, trace, layers)
     return TraceSpec(trace.kind, trace.config, trace.digest, tuple(sorted(layers, key=lambda layer: layer.pattern)))
+
+
+def _check_entries(folder: Path, trace: Trace, family: Family, infos: Mapping[ParamName, ParameterInfo]) -> None:
+    """Refuse maps that read another layer of their encoder than the configuration was understood to say.
+
+    Raises:
+        UnsupportedHostError: naming the first.
+    """
+    if (layered := family.layered) is None:
+        return
+    config = read_config(folder / trace.component / "config.json")
+    for space in find_text_spaces(family, family.entrances(infos), config if isinstance(config, dict) else {}):
+        for name in space.names:
+            layer = trace.layer(name)
+            seen = "nothing" if layer is None else layer.input
+            said = "" if space.layer is None else f"{layered.argument}[{space.layer}]"
+            if (said and seen != said) or (not said and seen.startswith(layered.argument)):
+                raise UnsupportedHostError(
+                    f"{folder}: {name}: expected it to read {said or 'what the sequence gives'}, as {layered.key} "
+                    f"says, got {seen}",
+                    hint="rasura probe MODEL",
+                    family=family.name,
+                )
 
 
 def _second(folder: Path, first: Trace, layers: list[TracedSpec]) -> list[TracedSpec]:

@@ -47,6 +47,11 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 """Token states, and where a configuration has their width."""
 _STACKED: Final = "num_text_layers"
 """Of how many layers of its encoder a token's states are, one above the other."""
+_LAYERED: Final = "encoder_hidden_states_llama3"
+_PICKED: Final = "llama_layers"
+"""Layers of an encoder, one above the other, and which of them each block picks."""
+_APART: Final = 1000
+"""Added to the seed of these states, so that none of them are those of another argument."""
 _BEHIND: Final = "crossattn_proj_in_channels"
 _POOLED: Final[Mapping[str, tuple[str, ...]]] = {
     "pooled_projections": ("pooled_projection_dim",),
@@ -61,7 +66,8 @@ class Inputs:
 
     Attributes:
         given: by their names.
-        words: the token states among them, each [length, width], or [length, layers, width] of several layers.
+        words: the token states among them, each [length, width], or [length, layers, width] of several layers; an
+            entry each of an argument that takes layers one above the other.
     """
 
     given: Mapping[str, Any]
@@ -93,7 +99,11 @@ class _Maker:
         words: dict[str, torch.Tensor] = {}
         for name, parameter in list(signature.parameters.items())[1:]:  # without self
             needed = parameter.default is inspect.Parameter.empty
-            if name in _WORDS:
+            if name == _LAYERED:
+                layers = self._layers(name)
+                words |= {f"{name}[{number}]": layer for number, layer in enumerate(layers)}
+                given[name] = layers[:, None]
+            elif name in _WORDS:
                 words[name] = self._words(name)
                 given[name] = self._as_given(name, words[name])
             elif (value := self._value(name, needed=needed)) is not None:
@@ -155,7 +165,7 @@ class _Maker:
 
     def _words(self, name: str) -> torch.Tensor:
         keys = (_BEHIND,) if self.config.get("use_crossattn_projection") else _WORDS[name]  # Cosmos 2.5
-        width = _width(self.config, keys, last=name.endswith("llama3"))
+        width = _width(self.config, keys)
         if width is None:
             raise KeyError(name)
         layers = (int(self.config[_STACKED]),) if _STACKED in self.config else ()
@@ -164,10 +174,15 @@ class _Maker:
     def _as_given(self, name: str, words: torch.Tensor) -> Any:
         if name == "cap_feats":
             return [words]
-        if name.endswith("llama3"):
-            layers = len(self.config.get("llama_layers") or ()) or 1
-            return words[None, None].expand(layers, 1, -1, -1).clone()
         return words[None]
+
+    def _layers(self, name: str) -> torch.Tensor:
+        """States of all layers of an encoder that a denoiser picks from, [layers, length, width]: each other ones."""
+        width = _width(self.config, _WORDS[name], last=True)
+        chosen = [int(each) for each in self.config.get(_PICKED) or (0,)]
+        if width is None:
+            raise KeyError(name)
+        return _normal(_APART + self.seeds["text"], max(chosen) + 1, LENGTH, width)
 
     def _added(self) -> dict[str, torch.Tensor | None]:
         config = self.config

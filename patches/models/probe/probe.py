@@ -9,8 +9,8 @@ row by itself, or all rows of the prompt together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from json import dumps, loads
 from pathlib import Path
@@ -140,18 +140,24 @@ def _trace(module: Any, shape: str) -> list[TracedLayer]:
         name: frozenset(c for c, run in others.items() if not _same(calls, run.given.get(name, ())))
         for name, calls in base.given.items()
     }
-    found: dict[str, list[TracedLayer]] = {}
+    found: dict[str, dict[str, TracedLayer]] = {}
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) and name in base.given and (depends := moved[name]):
             layer = _layer(module, name, base, moved, depends)
             if layer is not None:
-                found.setdefault(layer.pattern, []).append(layer)
-    return [_least(alike) for alike in found.values()]
+                found.setdefault(layer.pattern, {})[name] = layer
+    return [line for alike in found.values() for line in _put_together(alike)]
 
 
-def _least(alike: Sequence[TracedLayer]) -> TracedLayer:
-    """What holds of all layers that are called alike: that of the one of which the least can be said."""
-    return max(alike, key=lambda layer: _ORDER.index(layer.reads))
+def _put_together(alike: Mapping[str, TracedLayer]) -> Iterator[TracedLayer]:
+    """What holds of all layers that are called alike: that of the one of which the least can be said.
+
+    Layers that read text alone, and not the same of it, are lines of their own.
+    """
+    if len({layer.input for layer in alike.values()}) > 1 and all(layer.input for layer in alike.values()):
+        yield from (replace(layer, pattern=name) for name, layer in alike.items())
+    else:
+        yield max(alike.values(), key=lambda layer: _ORDER.index(layer.reads))
 
 
 def _layer(

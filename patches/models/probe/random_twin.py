@@ -45,6 +45,7 @@ _MOST: Final = 600_000_000
 """Parameters up to which a twin is made at all; 4 bytes each."""
 _SMALL: Final = 3_000_000
 _PADDED: Final = "concat_padding_mask"
+_PICKED: Final = "llama_layers"
 _SCALE: Final = 0.1
 _GROUP: Final = 32
 
@@ -139,7 +140,8 @@ def _shrunk(config: dict[str, Any], kind: Any) -> Iterator[dict[str, Any]]:
     if _size(kind, config) <= _SMALL:
         yield config
         return
-    shallow = {key: _fewer(key, value) for key, value in config.items()}
+    # Where each block reads a layer of the encoder of its own, all of them are asked.
+    shallow = dict(config) if config.get(_PICKED) else {key: _fewer(key, value) for key, value in config.items()}
     if "block_out_channels" in config:
         yield _narrow_unet(shallow)
     else:

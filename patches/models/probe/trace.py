@@ -34,7 +34,7 @@ class TracedLayer:
             after attention among them in no such order; `pooled`: one pooled text a prompt, no tokens; `stream`: text
             mixed with picture or time; `picture`: no text.
         width: numbers a row.
-        input: the argument of the denoiser that they read.
+        input: the argument of the denoiser that they read, or an entry of it.
         through: the modules between, in order, each called with what the one before gave.
         mixed: what else goes into a stream.
     """

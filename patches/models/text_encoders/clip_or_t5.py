@@ -60,6 +60,11 @@ class Tower:
         return self.kind.component
 
     @property
+    def layer(self) -> int | None:
+        """Which of its layers is read, where the pipeline gives several; None: what it gives."""
+        return None
+
+    @property
     def width(self) -> int:
         """The length of one token's state."""
         return int(self.module.config.hidden_size)

@@ -1,6 +1,7 @@
 """Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,21 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
     return _towered(folder, kind, tokenizer, model)
 
 
+def at_layer(tower: Tower, layer: int) -> Tower:
+    """The same encoder, of which one layer's hidden states are read.
+
+    Raises:
+        UnsupportedHostError: it has no such layer.
+    """
+    most = int(tower.module.config.get_text_config().num_hidden_layers)
+    if not isinstance(tower, PipelineTower) or layer >= most:
+        raise UnsupportedHostError(
+            f"{tower.component}: expected layers 0 to {most - 1}, got {layer} by the denoiser's configuration",
+            hint="take config.json from the model itself",
+        )
+    return replace(tower, reading_layer=layer)
+
+
 def _missing(folder: Path, part: str, kind: Encoder) -> NotFoundError:
     if kind.component == CLIP.component and (folder / "text_encoder_2").is_dir():
         return NotFoundError(
@@ -121,9 +137,9 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
 def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
     check_one_tokenizer(folder / kind.tokenizer)
     if kind.kind == "pipeline":
-        pipe = make_pipeline(kind.pipeline, tokenizer, module)
+        pipe = make_pipeline(kind, tokenizer, module)
         check_reads_these_layers(folder, pipe)
-        return PipelineTower(kind, tokenizer, module, pipe=pipe)
+        return PipelineTower(kind, tokenizer, module, pipe=pipe, reading_layer=0 if kind.layered else None)
     return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
 
 
@@ -145,7 +161,8 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
         module = SimpleNamespace(config=config, name=kind.component)
         if kind.kind == "pipeline":
             whole = parts[kind.component]  # a pipeline looks at its encoder's class; nothing of it is run
-            found.append(PipelineTower(kind, tokenizer, whole, pipe=make_pipeline(kind.pipeline, tokenizer, whole)))
+            pipe, layer = make_pipeline(kind, tokenizer, whole), 0 if kind.layered else None
+            found.append(PipelineTower(kind, tokenizer, whole, pipe=pipe, reading_layer=layer))
             continue
         folder = Path(str(getattr(tokenizer, "name_or_path", "")) or "-")
         found.append(Tower(kind, tokenizer, module, describe_file(folder, tokenizer) if folder.is_dir() else {}))

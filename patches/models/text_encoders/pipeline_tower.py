@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 
@@ -58,6 +58,12 @@ class TextAlone:
 _DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
 
 
+_Given: TypeAlias = tuple[tuple[Any, ...], list[tuple[torch.Tensor, torch.Tensor | None]]]
+"""What a pipeline gives, and the ids and masks that it gave its encoder."""
+_KEPT: Final = 2 << 30
+"""Bytes of states of all layers that are kept until other prompts are read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """One prompt as the encoder saw it: the ids of the rows that are read, and the first of these rows."""
@@ -72,11 +78,20 @@ class PipelineTower(Tower):
 
     Attributes:
         pipe: the pipeline, with this tower's tokenizer and encoder and nothing else.
+        reading_layer: the hidden states of which layer are read, where the pipeline gives several one above the other.
     """
 
     pipe: Any = None
+    reading_layer: int | None = None
     _known: dict[str, _Seen] = field(default_factory=dict)
     _widths: list[int] = field(default_factory=list)
+    _given: dict[tuple[str, ...], _Given] = field(default_factory=dict)
+    """What the pipeline gave of all layers: whoever reads them one after the other reads a prompt once."""
+
+    @property
+    def layer(self) -> int | None:
+        """Which of its layers is read, where the pipeline gives several; None: what it gives."""
+        return self.reading_layer
 
     @property
     def width(self) -> int:
@@ -209,16 +224,8 @@ class PipelineTower(Tower):
     def _encoded(self, prompts: Sequence[str]) -> torch.Tensor:
         if self.kind.alone and len(prompts) > 1:
             return torch.cat([self._encoded([prompt]) for prompt in prompts])
-        self.pipe.register_modules(text_encoder=self.module)
-        calls: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-        handle = self.module.register_forward_pre_hook(_seeing(calls), with_kwargs=True)
-        try:
-            with torch.no_grad(), quiet(), placed(self.module, self.kind) as device:
-                given = self.pipe.encode_prompt(prompt=list(prompts), **_arguments(self.pipe, device))
-        finally:
-            handle.remove()
-        given = given if isinstance(given, tuple) else (given,)
-        states, mask = stack_rows(given)
+        given, calls = self._asked(prompts)
+        states, mask = stack_rows(given if self.layer is None else (given[0][self.layer],))
         self._widths[:] = [int(states.shape[-1])]
         ids = torch.cat([make_batch(call[0]) for call in calls])[: len(prompts)]
         filling = self.tokenizer.pad_token_id
@@ -241,10 +248,33 @@ class PipelineTower(Tower):
             found[i, : states.shape[1]] = own
         return found
 
+    def _asked(self, prompts: Sequence[str]) -> _Given:
+        """What the pipeline gives, and what it gave its encoder; of several layers kept for those who ask next."""
+        if (known := self._given.get(tuple(prompts))) is not None:
+            return known
+        self.pipe.register_modules(**{self.kind.component: self.module})
+        calls: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        handle = self.module.register_forward_pre_hook(_seeing(calls), with_kwargs=True)
+        reads = getattr(self.pipe, self.kind.method)
+        try:
+            with torch.no_grad(), quiet(), placed(self.module, self.kind) as device:
+                given = reads(prompt=list(prompts), **_arguments(self.pipe, reads, device))
+        finally:
+            handle.remove()
+        found = given if isinstance(given, tuple) else (given,), calls
+        if self.layer is not None:
+            self._keep(tuple(prompts), found)
+        return found
 
-def _arguments(pipe: Any, device: torch.device) -> dict[str, Any]:
-    """What `__call__` gives `encode_prompt` by default."""
-    accepted = inspect.signature(pipe.encode_prompt).parameters
+    def _keep(self, prompts: tuple[str, ...], found: _Given) -> None:
+        self._given[prompts] = found
+        while len(self._given) > 1 and sum(given[0].nbytes for given, _ in self._given.values()) > _KEPT:
+            del self._given[next(iter(self._given))]  # the oldest
+
+
+def _arguments(pipe: Any, reads: Any, device: torch.device) -> dict[str, Any]:
+    """What `__call__` gives the method that reads by default."""
+    accepted = inspect.signature(reads).parameters
     drawn = inspect.signature(type(pipe).__call__).parameters
     given = {name: drawn[name].default for name in _GIVEN if name in accepted and name in drawn}
     given |= {"device": device} if "device" in accepted else {}

@@ -9,6 +9,7 @@ import torch
 
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.models.family import Encoder
 from rasura.patches.models.library_output import load_diffusers, quiet
 from rasura.patches.models.text_encoders.pipeline_tower import TextAlone
 
@@ -26,28 +27,28 @@ class _Unasked:
     """In the place of what judges pictures; a prompt is read without it."""
 
 
-def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
+def make_pipeline(kind: Encoder, tokenizer: Any, module: Any) -> Any:
     """A pipeline with a tokenizer and an encoder, and nothing to draw with.
 
     Raises:
         UnsupportedHostError: this version of diffusers has no such pipeline.
     """
-    found = _find_pipeline(kind)
+    found = _find_pipeline(kind.pipeline)
     if found is None:
         raise UnsupportedHostError(
-            f"expected diffusers with {kind}, got {load_diffusers().__version__}",
+            f"expected diffusers with {kind.pipeline}, got {load_diffusers().__version__}",
             hint="pip install --upgrade diffusers",
         )
     accepted = signature(found.__init__).parameters
     parts: dict[str, Any] = dict.fromkeys(name for name, p in list(accepted.items())[1:] if p.default is p.empty)
     if _CHECKER in accepted:  # one that is missing would be loaded
         parts[_CHECKER] = _Unasked()
-    if kind in _LOOK_AT_THE_VAE:
+    if kind.pipeline in _LOOK_AT_THE_VAE:
         with quiet(), torch.device("meta"):
             parts[_VAE] = accepted[_VAE].annotation()
-    reads = {"processor": TextAlone(tokenizer)} if "processor" in accepted else {"tokenizer": tokenizer}
+    reads = {"processor": TextAlone(tokenizer)} if "processor" in accepted else {kind.tokenizer: tokenizer}
     with quiet():
-        return found(**(parts | reads | {"text_encoder": module}))
+        return found(**(parts | reads | {kind.component: module}))
 
 
 def check_reads_text_alone(folder: Path, known: str) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 
 import torch
 
+from rasura.patches._io.files import read_config
 from rasura.patches._io.json_fields import show
 from rasura.patches.algebra.one_thread import map_in_single_threads
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
@@ -31,8 +32,10 @@ from rasura.patches.models.family import Family
 from rasura.patches.models.remembered_texts import Memory
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
-from rasura.patches.models.text_encoders.load_encoder import load_tower, put_back
+from rasura.patches.models.text_encoders.load_encoder import at_layer, load_tower, put_back
 from rasura.patches.models.text_encoders.readout import Readout, load_readout
+from rasura.patches.models.text_spaces import TextSpace, find_text_spaces
+from rasura.patches.types import ParamName
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 _LAYERS: Final = ("k", "v", "kv", "text")
@@ -48,13 +51,16 @@ class TextEncoder:
         host: CheckpointHost | None = None,
         readout: Readout | None = None,
         memory: Memory | None = None,
+        beside: Sequence[Tower] = (),
     ) -> None:
         """Use `load` or `pristine`.
 
         `sequence` has the parts of the positions, and the encoders that fill each side by side; `host` is whose they
-        are; `readout` what their states go through before layers read them; `memory` what was made of texts before.
+        are; `readout` what their states go through before layers read them; `memory` what was made of texts before;
+        `beside` encoders that other layers read.
         """
         self._sequence = tuple(tuple(towers) for towers in sequence)
+        self._beside = tuple(beside)
         self._host = host
         self.readout = readout
         self.memory = memory
@@ -77,7 +83,9 @@ class TextEncoder:
             UnsupportedHostError: the folders do not hold whole text encoders and their tokenizers.
         """
         sequence = ((CLIP,),) if family is None else family.sequence
-        return cls([[load_tower(folder, encoder) for encoder in part] for part in sequence])
+        beside = () if family is None else family.beside
+        parts = [[load_tower(folder, encoder) for encoder in part] for part in sequence]
+        return cls(parts, beside=[load_tower(folder, encoder) for encoder in beside])
 
     @classmethod
     def pristine(cls, host: CheckpointHost) -> Self:
@@ -86,11 +94,15 @@ class TextEncoder:
         Raises:
             NotFoundError, UnsupportedHostError: as `load`.
         """
-        found = cls.load(host.folder, find_family(host.parameters()))
+        family = find_family(host.parameters())
+        found = cls.load(host.folder, family)
         for component, module in found.modules.items():
             mine = (name for name in host.kept() if name.startswith(f"{component}."))
             put_back(module, host.originals(mine), component)
-        return cls(found._sequence, host)  # noqa: SLF001  # of its own class
+        made = cls(found._sequence, host, beside=found._beside)  # noqa: SLF001  # of its own class
+        if family is not None and family.layered is not None:  # an unknown layer shall not wait for an erasure
+            made.reading_by_space("text", family.entrances(host.parameters()))
+        return made
 
     def reading_for(self, layers: str) -> Self:
         """The same encoders as these layers see them: through what the denoiser has in front of them.
@@ -106,23 +118,53 @@ class TextEncoder:
         if self._host is None or names == (self.readout.names if self.readout else ()):
             return self
         readout = load_readout(self._host, self._host.folder, names) if names else None
-        return type(self)(self._sequence, self._host, readout, self.memory)
+        return type(self)(self._sequence, self._host, readout, self.memory, self._beside)
+
+    def reading_by_space(self, layers: str, names: Sequence[ParamName]) -> tuple[tuple[TextSpace, Self], ...]:
+        """The same encoders as each of these layers sees them, the space of `reading_for` first.
+
+        Args:
+            layers: as `reading_for` takes them.
+            names: parameters that read text.
+
+        Raises:
+            UnsupportedHostError: what is in front of them cannot be loaded, or a layer of an encoder that it has not.
+        """
+        first = self.reading_for(layers)
+        family = None if self._host is None else find_family(self._host.parameters())
+        if self._host is None or family is None or layers not in _LAYERS:
+            return ((TextSpace("", tuple(names)), first),)
+        path = self._host.folder / family.components[0] / "config.json"
+        config = read_config(path) if family.layered is not None else {}
+        spaces = find_text_spaces(family, names, config if isinstance(config, dict) else {})
+        return tuple((space, self._in_space(space) if space.name else first) for space in spaces)
+
+    def _in_space(self, space: TextSpace) -> Self:
+        """What a further space reads: a layer of an encoder beside, or the sequence through other modules."""
+        assert self._host is not None
+        readout = load_readout(self._host, self._host.folder, space.through) if space.through else None
+        if space.layer is None:
+            return type(self)(self._sequence, self._host, readout, self.memory)
+        (tower,) = self._beside
+        return type(self)([[at_layer(tower, space.layer)]], self._host, readout, self.memory)
 
     def remembering(self, memory: Memory) -> Self:
         """The same, with a memory of what these very weights and tokenizers made of texts."""
-        return type(self)(self._sequence, self._host, self.readout, memory)
+        return type(self)(self._sequence, self._host, self.readout, memory, self._beside)
 
     @property
     def space(self) -> str:
         """What tells embeddings of one readout from those of another; "" where there is none."""
+        read = (tower for part in self._sequence for tower in part)
+        layers = [f"{tower.component}.layers.{tower.layer}" for tower in read if tower.layer is not None]
         if self.readout is None:
-            return ""
-        return " ".join([*self.readout.names, *(each.sha256 for each in self.readout.parameters)])
+            return " ".join(layers)
+        return " ".join([*layers, *self.readout.names, *(each.sha256 for each in self.readout.parameters)])
 
     @property
     def towers(self) -> tuple[Tower, ...]:
-        """All of them, in the order of the sequence."""
-        return tuple(tower for part in self._sequence for tower in part)
+        """All of them, in the order of the sequence, and those beside it."""
+        return (*(tower for part in self._sequence for tower in part), *self._beside)
 
     @property
     def width(self) -> int:
@@ -157,6 +199,7 @@ class TextEncoder:
             [[replace(t, module=modules.get(t.component, t.module)) for t in part] for part in self._sequence],
             self._host,
             self.readout,
+            beside=[replace(t, module=modules.get(t.component, t.module)) for t in self._beside],
         )
 
     def ids(self, prompt: str) -> list[int]:
@@ -165,7 +208,7 @@ class TextEncoder:
         Raises:
             ConceptError: longer than an encoder reads, or no Unicode text.
         """
-        first, *_ = [tower.ids(prompt) for tower in self.towers]
+        first, *_ = [tower.ids(prompt) for part in self._sequence for tower in part]
         return first
 
     def batch(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -232,18 +275,9 @@ class TextEncoder:
 
         JSON, if floats are written as they are. `BATCH` is among it, because the last bits depend on it.
         """
-        parts = [
-            [
-                {
-                    "encoder": asdict(tower.kind),
-                    "length": tower.length,
-                    "config": {k: v for k, v in tower.module.config.to_dict().items() if not k.startswith("_")},
-                }
-                for tower in part
-            ]
-            for part in self._sequence
-        ]
-        return {"batch": BATCH, "sequence": parts} | ({"dtype": self.dtype} if self.dtype else {})
+        parts = [[_describe(tower) for tower in part] for part in self._sequence]
+        beside = {"beside": [_describe(tower) for tower in self._beside]} if self._beside else {}
+        return {"batch": BATCH, "sequence": parts} | beside | ({"dtype": self.dtype} if self.dtype else {})
 
     @property
     def dtype(self) -> str:
@@ -287,6 +321,11 @@ class TextEncoder:
                     hint="--concept TEXT",
                 )
         return place
+
+
+def _describe(tower: Tower) -> dict[str, Any]:
+    config = {k: v for k, v in tower.module.config.to_dict().items() if not k.startswith("_")}
+    return {"encoder": asdict(tower.kind), "length": tower.length, "config": config}
 
 
 def tokenizer_state(towers: Sequence[Tower]) -> dict[str, Any]:

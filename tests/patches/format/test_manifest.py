@@ -128,8 +128,8 @@ def test_a_manifest_is_refused_that_is(flaw: str) -> None:
 
 
 def test_a_later_format_says_how_to_read_it() -> None:
-    with pytest.raises(FormatError, match=f"'{FORMATS[-1]}', got 'rasura-patch/3'") as caught:
-        Manifest.from_bytes(put("format", "rasura-patch/3"))
+    with pytest.raises(FormatError, match=f"'{FORMATS[-1]}', got 'rasura-patch/4'") as caught:
+        Manifest.from_bytes(put("format", "rasura-patch/4"))
     assert caught.value.hint == "pip install --upgrade rasura"
 
 

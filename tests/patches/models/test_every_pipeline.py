@@ -93,7 +93,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "FluxTransformer2DModel": "FLUX",
     "GlmImageTransformer2DModel": _NOT_RUN,
     "HeliosTransformer3DModel": _TRACED,
-    "HiDreamImageTransformer2DModel": _TRACED,
+    "HiDreamImageTransformer2DModel": "HiDream",
     "HunyuanDiT2DModel": _NOT_RUN,
     "HunyuanImageTransformer2DModel": _TRACED,
     "HunyuanVideo15Transformer3DModel": _NOT_RUN,

@@ -321,12 +321,13 @@ def test_the_page_has_every_family() -> None:
     lines = [line for line in page.splitlines() if line.startswith("|")]
     for family in FAMILIES:
         row = "".join(line for line in lines if line.split("|")[1].strip() == family.name)  # some have two
-        named = re.findall(r"(?:CLIP|T5|Pipeline, \w+) \((\d+)", row)
+        named = re.findall(r"(?:CLIP|T5|Pipeline, [\w ]+) \((\d+)", row)
         read = family.encoders[:1] if family.encoders[0].kind == "pipeline" else family.encoders
         assert sorted({int(width) for width in named}) == sorted({e.width for e in read})
         assert "`null-space`" in row
         for reader in family.readers:
-            layer = reader.pattern.removesuffix(".weight").split("*.")[-1].removeprefix("transformer.")
+            ends = reader.pattern.removesuffix(".weight").removeprefix("transformer.").split("*.")
+            layer = "0.".join(ends) if family.layered and reader.reads == "text" else ends[-1]  # maps are told apart
             unsaid = {"pooled", "picture", "projected"} | (
                 {"stream"} if family.encoders[0].kind == "pipeline" else set()
             )

@@ -1,7 +1,6 @@
 """What brings concepts to the picture by another way than patched layers, and what a person is told of it."""
 
 import json
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.models.families import find_family
-from rasura.patches.models.probe.probe import probe_live
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.types import ParamName
 
@@ -106,32 +104,6 @@ def test_a_transformer_of_no_family_is_not_told_of_unets() -> None:
             find_cross_attention(infos, layers)
         assert "UNet" not in caught.value.message
         assert caught.value.hint == "rasura probe MODEL"
-
-
-def test_hidream_says_why_nothing_is_erased_in_it(tmp_path: Path) -> None:
-    """The maps are found, each of them linear in its layer's states; a patch is of one space. What is said to type works."""
-    transformer = diffusers.HiDreamImageTransformer2DModel(
-        patch_size=2, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-        caption_channels=[24, 32], text_emb_dim=16, num_routed_experts=2, axes_dims_rope=(4, 2, 2),
-        max_resolution=(8, 8), llama_layers=[0, 1], force_inference_output=True,
-    )  # fmt: skip
-    infos = TorchHost({"transformer": transformer}, "it").parameters()
-    for layers in ("kv", "text"):
-        with pytest.raises(UnsupportedHostError, match=r"HiDream's: each block reads a layer of Llama") as caught:
-            find_cross_attention(infos, layers)
-        assert caught.value.hint == "rasura probe MODEL"
-    maps = [layer for layer in probe_live(transformer).entrances if "caption_projection" in layer.pattern]
-    assert [(layer.reads, layer.input) for layer in maps] == [("text", "encoder_hidden_states_llama3")]
-    absent = {f"{part}{n}": None for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3", "_4")}
-    diffusers.HiDreamImagePipeline(None, None, transformer=transformer, **absent).save_pretrained(tmp_path / "a model")
-    rasura("init", cwd=tmp_path)
-    run = rasura("base", "add", "a model", "--json", cwd=tmp_path)
-    assert (run.code, run.envelope["error"]["hint"]) == (1, "rasura probe 'a model'")
-    assert "of one map, or of T5's alone, would leave the concept in the others" in run.envelope["error"]["message"]
-    program, *words = shlex.split(run.envelope["error"]["hint"])
-    looked = rasura(*words, cwd=tmp_path)
-    assert (program, looked.code) == ("rasura", 0)
-    assert "caption_projection.*.linear" in looked.out
 
 
 def _cosmos_25(**given: object) -> dict[ParamName, ParameterInfo]:

@@ -106,6 +106,10 @@ KNOWN: Final[Mapping[str, _Known]] = {
     ),
     "Krea 2": _Known({"txt_in.linear_1": ("fused", "text_fusion", "txt_in.norm")}, {}, refined=True),
     "ERNIE-Image": _Known({"text_proj": ("text",)}, {}),
+    "HiDream": _Known(
+        {f"caption_projection.{i}.linear": ("text",) for i in range(4)},
+        {f"p_embedder.pooled_embedder.linear_{i}": "pooled" for i in (1, 2)},
+    ),
     "Kolors": _Known(
         {"encoder_hid_proj": ("text",)} | _attention("projected", "encoder_hid_proj"),
         {f"add_embedding.linear_{i}": "pooled" for i in (1, 2)},
@@ -130,11 +134,14 @@ def test_the_probe_says_what_is_known_of_a_family_whose_pipeline_reads(name: str
     model = tiny_pipelines.tiny_of(tmp_path / "model", name)
     trace = probe_folder(model)
     _compare(trace, KNOWN[name])
-    config = json.loads((model / "text_encoder" / "config.json").read_text())
-    text = config.get("text_config", config)
-    width = text.get("hidden_size") or text["d_model"]
+    family = next(family for family in FAMILIES if family.name == name)
+    widths = set()
+    for encoder in (*family.sequence[0], *family.beside):
+        config = json.loads((model / encoder.component / "config.json").read_text())
+        text = config.get("text_config", config)
+        widths.add(KNOWN[name].stacked * (text.get("hidden_size") or text["d_model"]))
     first = [layer.width for layer in trace.entrances if layer.reads != "projected"]
-    assert set(first) == {KNOWN[name].stacked * width}
+    assert set(first) == widths
 
 
 @pytest.mark.parametrize("name", tiny_pipelines.NAMES)

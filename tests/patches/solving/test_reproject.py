@@ -16,7 +16,7 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.patch import Patch
 from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.reproject import find_own_basis, reproject
-from rasura.patches.solving.solve import reference_of
+from rasura.patches.solving.solve import references_of
 from rasura.patches.types import ParamName, PatchId
 
 OTHER = PatchId("a" * 64)
@@ -37,7 +37,8 @@ def weights(patch: Patch) -> dict[ParamName, torch.Tensor]:
 
 @cache
 def reference() -> Reference:
-    return reference_of(base().encoder, request_prompts([trained().manifest], None, ("photo",)), silent)
+    asked = request_prompts([trained().manifest], None, ("photo",))
+    return references_of(base().encoder, asked, trained().tensors.increments, silent)[""]
 
 
 def beside(patch: Patch, *others: Patch) -> Patch:

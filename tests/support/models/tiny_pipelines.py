@@ -497,6 +497,35 @@ def _ernie_image() -> Any:
     )  # fmt: skip
 
 
+def _hidream() -> Any:
+    import diffusers
+    from transformers import CLIPTextModelWithProjection, LlamaConfig, LlamaForCausalLM
+
+    tokenizer, pooled = byte_pairs(), byte_pairs()
+    clip = CLIPTextConfig(
+        vocab_size=len(pooled), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        projection_dim=8, eos_token_id=2, max_position_embeddings=128,
+    )  # fmt: skip
+    llama = LlamaConfig(**_qwen3(tokenizer, 256, 3) | {"initializer_range": 0.05})
+    return diffusers.HiDreamImagePipeline(
+        tokenizer=pooled,
+        text_encoder=CLIPTextModelWithProjection(clip),
+        tokenizer_2=pooled,
+        text_encoder_2=CLIPTextModelWithProjection(clip),
+        tokenizer_3=t5_tokenizer(),
+        text_encoder_3=_t5(192),
+        tokenizer_4=tokenizer,
+        text_encoder_4=LlamaForCausalLM(llama),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.HiDreamImageTransformer2DModel(
+            patch_size=2, in_channels=4, num_layers=1, num_single_layers=2, attention_head_dim=8, num_attention_heads=4,
+            caption_channels=[192, 256], text_emb_dim=16, num_routed_experts=2, axes_dims_rope=(4, 2, 2),
+            max_resolution=(16, 16), llama_layers=[1, 2, 2], force_inference_output=True,
+        ),
+    )  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Wan": _wan,
     "LTX": _ltx,
@@ -517,5 +546,6 @@ _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Krea 2": _krea2,
     "ERNIE-Image": _ernie_image,
     "Kolors": tiny_kolors,
+    "HiDream": _hidream,
 }
 NAMES: Final = tuple(_BUILDERS)
