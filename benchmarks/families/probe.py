@@ -54,6 +54,7 @@ _RASURA: Final = (
     "    print(count[0], spent[0], file=sys.stderr)\n"
 )
 """The command line, and beside it how long prompts were read."""
+_SHOWN: Final = 4
 RETAINED: Final = ("tree", "house", "painting", "bird", "chair", "river")
 
 
@@ -107,7 +108,9 @@ def print_probe(released: Released, folder: Path) -> None:
     found = json.loads(ran.out)["data"]
     read = [layer for layer in found["layers"] if layer["reads"] in {"text", "normed", "projected", "fused"}]
     names = [layer["pattern"].split("*.")[-1].removeprefix("transformer.").removeprefix("unet.") for layer in read]
-    entrances = ", ".join(dict.fromkeys(f"`{name}`" for name in names))
+    shown = list(dict.fromkeys(f"`{name}`" for name in names))
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    entrances = ", ".join(shown[:_SHOWN]) + more
     kinds = ", ".join(dict.fromkeys(layer["reads"] for layer in read))
     width = max(layer["width"] for layer in read)
     print(f"| {released.name} | {size / 1e9:.1f} | {ran.cells()} | {entrances} | {kinds} | {width} |", flush=True)
