@@ -33,6 +33,7 @@ CONVERTERS: dict[str, Callable[..., State]] = {
     "LTX": theirs.convert_ltx_transformer_checkpoint_to_diffusers,
     "HunyuanVideo": theirs.convert_hunyuan_video_transformer_to_diffusers,
     "Krea 2": theirs.convert_krea2_transformer_checkpoint_to_diffusers,
+    "HiDream": theirs.convert_hidream_transformer_to_diffusers,
     "Cosmos": theirs.convert_cosmos_transformer_checkpoint_to_diffusers,
     "Cosmos 2.5": theirs.convert_cosmos_transformer_checkpoint_to_diffusers,
 }
@@ -127,6 +128,7 @@ def test_the_names_of_layers_that_read_text() -> None:
         "LTX": {"transformer_blocks.7.attn2.to_v": "transformer_blocks.7.attn2.to_v"},
         "HunyuanVideo": {"context_embedder.proj_in": "txt_in.input_embedder"},
         "Krea 2": {"txt_in.linear_1": "txtmlp.1", "transformer_blocks.3.attn.to_k": "blocks.3.attn.wk"},
+        "HiDream": {"caption_projection.48.linear": "caption_projection.48.linear"},
         "Cosmos": {"transformer_blocks.12.attn2.to_k": "blocks.12.cross_attn.k_proj"},
         "Cosmos 2.5": {"transformer_blocks.12.attn2.to_v": "blocks.12.cross_attn.v_proj"},
     }

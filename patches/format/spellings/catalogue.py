@@ -10,7 +10,17 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from rasura.patches.format.spellings.bfl import CHROMA, FLUX, FLUX2
-from rasura.patches.format.spellings.image import AURAFLOW, KREA2, LUMINA2, PIXART, QWEN_IMAGE, SANA, SD3, Z_IMAGE
+from rasura.patches.format.spellings.image import (
+    AURAFLOW,
+    HIDREAM,
+    KREA2,
+    LUMINA2,
+    PIXART,
+    QWEN_IMAGE,
+    SANA,
+    SD3,
+    Z_IMAGE,
+)
 from rasura.patches.format.spellings.spelling import Spelling
 from rasura.patches.format.spellings.video import COSMOS, COSMOS_25, HUNYUAN_VIDEO, LTX, WAN
 
@@ -33,6 +43,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "LTX": LTX,
     "HunyuanVideo": HUNYUAN_VIDEO,
     "Krea 2": KREA2,
+    "HiDream": HIDREAM,
     "Cosmos": COSMOS,
     "Cosmos 2.5": COSMOS_25,
 }

@@ -1,10 +1,10 @@
-"""Names of the code of SD3, AuraFlow, Sana, PixArt, Lumina 2, Z-Image, Qwen-Image and Krea 2."""
+"""Names of the code of SD3, AuraFlow, Sana, PixArt, Lumina 2, Z-Image, Qwen-Image, Krea 2 and HiDream."""
 
 from typing import Final
 
 from rasura.patches.format.spellings.spelling import Names, Spelling, in_blocks
 
-__all__ = ["AURAFLOW", "KREA2", "LUMINA2", "PIXART", "QWEN_IMAGE", "SANA", "SD3", "Z_IMAGE"]
+__all__ = ["AURAFLOW", "HIDREAM", "KREA2", "LUMINA2", "PIXART", "QWEN_IMAGE", "SANA", "SD3", "Z_IMAGE"]
 
 _TURNED: Final = "norm_out.linear"  # scale and shift the other way round
 
@@ -56,6 +56,11 @@ SD3: Final = Spelling(
         "text_encoders.t5xxl.transformer.": "text_encoder_3",
     },
 )
+
+HIDREAM: Final = Spelling(
+    ("caption_projection.0.linear.weight", "double_stream_blocks.0.block.adaLN_modulation.1.bias"), {}, plain=True
+)
+"""Its authors' names are diffusers'."""
 
 _AURAFLOW_MLP: Final = {"c_fc1": "linear_1", "c_fc2": "linear_2", "c_proj": "out_projection"}
 AURAFLOW: Final = Spelling(

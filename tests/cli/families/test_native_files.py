@@ -37,7 +37,7 @@ ERASE = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--reta
 ERASE += ["--held-out", "held-out.txt", "--template", "a photo of {}", "--set", "ridge=1e-6", "--set", "energy=1"]
 ALL = [
     *((name, "text") for name in SPELLINGS),
-    *((name, "kv") for name in ("Wan", "LTX", "Sana", "PixArt", "Cosmos 2.5")),
+    *((name, "kv") for name in ("Wan", "Wan 2.2", "LTX", "Sana", "PixArt", "Cosmos 2.5")),
 ]
 CASES = some([("FLUX", "text"), ("Z-Image", "text"), ("Wan", "kv"), ("Sana", "kv"), ("Wan 2.2", "text")], ALL)
 # Diffusers' converters know the published models' widths alone, or there is none.
