@@ -17,11 +17,12 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
+from rasura.patches.models.base_identity import LAYERS, find_cross_attention
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.prompts.retain_set import RetainSet, find_named
-from rasura.patches.solving.by_space import list_through, read_spaces
+from rasura.patches.solving.by_space import list_through
 from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure
@@ -246,7 +247,7 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], opened: 
             another place of the denoiser: its targets are other vectors, of whatever width.
     """
     base = opened.identity
-    through = list_through(read_spaces(opened.host, opened.encoder, request)) if known else ()
+    through = _find_through(opened, request.layers) if known else ()
     for patch_id, patch in known.items():
         theirs = patch.manifest.base
         if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
@@ -267,6 +268,14 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], opened: 
     concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
     prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}
     return replace(request, guarded=guarded, guarded_apart=apart, guarded_prompts=prompts)
+
+
+def _find_through(opened: OpenBase, layers: str) -> tuple[TensorIdentity, ...]:
+    """What text goes through before these layers read it; nothing before others than those that read text."""
+    if layers not in LAYERS:
+        return ()
+    names = find_cross_attention(opened.host.parameters(), layers)
+    return list_through(opened.encoder.reading_by_space(layers, names))
 
 
 def _behind(through: Sequence[TensorIdentity]) -> str:

@@ -18,9 +18,11 @@ from support.values.goldens import golden as first
 
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
-from rasura.patches.errors import FormatError
+from rasura.patches.checks.one_space import check_one_space
+from rasura.patches.errors import BaseMismatchError, FormatError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import TEXT, BaseSpec, TensorIdentity
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, Patch, read_folder
 from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span
 from rasura.patches.types import ParamName
@@ -174,6 +176,17 @@ def test_maps_of_one_space_are_weighed_together_whichever_another_patch_touches(
     assert prints[0].on(prints[1]) > 0
     assert SPACE in prints[0].kernels.keys() & prints[1].kernels.keys()
     assert measure_disturbance(ones[0], ones[1]) is not None
+
+
+def test_patches_that_call_the_states_of_one_map_otherwise_do_not_go_together() -> None:
+    """What is compared with what follows from these names: under another, a patch would disturb nobody."""
+    made = tensors()
+    names = {"text_encoder_4.layers.5": "text_encoder_4.layers.6"}
+    other = replace(_moved(names, names), spaces=dict.fromkeys(MAPS, names[SPACE]))
+    odd = patch_of(other, READS, dict.fromkeys(MAPS, names[SPACE]), "another concept")
+    with pytest.raises(BaseMismatchError, match=r"reads text_encoder_4\.layers\.5 by one of them"):
+        check_one_space([Member(patch_of(made, READS, SPACES)), Member(odd)])
+    check_one_space([Member(golden()), Member(patch_of(made, READS, SPACES, "another concept"))])
 
 
 @given(st.lists(st.sampled_from(["a", "b"]), min_size=2, max_size=2))
