@@ -76,6 +76,10 @@ def _print(found: "Trace", family: str) -> None:
     ways = {layer.through: layer for layer in found.entrances if layer.through}
     for through, layer in ways.items():
         _wrapped(f"{_short(layer.pattern)} reads through {', then '.join(name.partition('.')[2] for name in through)}")
+    inputs = {layer.pattern: layer.input for layer in found.entrances if layer.input}
+    if len(set(inputs.values())) > 1:
+        line("")
+        table(("layer", "of"), [(_short(pattern), _short(f".{name}")) for pattern, name in inputs.items()])
     if found.lookalikes:
         line("")
         line("look like it, and do not read text alone:")

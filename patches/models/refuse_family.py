@@ -57,7 +57,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         raise UnsupportedHostError(
             f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
             f"{_entrances(family, infos)}",
-            hint="rasura erase --layers text",
+            hint="rasura erase --base MODEL --concept TEXT --layers text",
             family=family.name,
         )
     if adapter := next((name for name in infos if fnmatchcase(name, _IP_ADAPTER)), None):
@@ -102,7 +102,7 @@ def refuse_wide(infos: Mapping[ParamName, ParameterInfo], width: int) -> None:
         f"expected embeddings whose second moment, d × d numbers of 8 bytes, is at most {_MOST // _GIB} GiB, got "
         f"embeddings of width {width}: {size / _GIB:.0f} GiB"
         + (f"; {behind[0]} reads what a network makes of them, {infos[behind[0]].shape[-1]} wide" if behind else ""),
-        hint="rasura erase --layers kv" if behind else "rasura probe MODEL",
+        hint="rasura erase --base MODEL --concept TEXT --layers kv" if behind else "rasura probe MODEL",
         width=width,
     )
 

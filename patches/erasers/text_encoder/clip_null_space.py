@@ -53,7 +53,9 @@ class ClipNullSpace(Choices):
 
         "auto" is the paper's choice 1,2,3 where the encoder has these blocks, else its last ones, three at most.
         """
-        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+        refuse_several_encoders(
+            infos, f"method {self.name}", "rasura erase --base MODEL --concept TEXT --method null-space"
+        )
         found = find_fc2_layers(infos)
         if not found:
             raise UnsupportedHostError(

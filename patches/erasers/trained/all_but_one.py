@@ -103,12 +103,16 @@ class AllButOne:
         """Cross-attention: `layers` is k, v, kv, q (`to_q`) or out (`to_out.0`, its bias untouched)."""
         if layers in LAYERS:
             found = find_cross_attention(infos, layers, width)
-            refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+            refuse_several_encoders(
+                infos, f"method {self.name}", "rasura erase --base MODEL --concept TEXT --method null-space"
+            )
             return found
         if layers not in IMAGE_LAYERS:
             expected = ", ".join([*LAYERS, *IMAGE_LAYERS])
             raise InputError(f"layers {layers!r}: expected one of {expected}", hint="rasura methods all-but-one")
-        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+        refuse_several_encoders(
+            infos, f"method {self.name}", "rasura erase --base MODEL --concept TEXT --method null-space"
+        )
         ending = f".attn2{IMAGE_LAYERS[layers]}"
         found = [name for name in sorted(infos) if name.startswith("unet.") and name.endswith(ending)]
         if not found:

@@ -82,7 +82,9 @@ class SepMe:
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """Cross-attention projections: `layers` is k, v or kv (published)."""
         found = find_cross_attention(infos, layers, width)
-        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+        refuse_several_encoders(
+            infos, f"method {self.name}", "rasura erase --base MODEL --concept TEXT --method null-space"
+        )
         return found
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:

@@ -368,7 +368,7 @@ def test_trained_methods_say_why_they_do_not_train_a_transformer(method: str, tm
     assert f"method {method}: expected a model that reads the embeddings of one CLIP" in error["message"]
     assert "text_encoder (by ChromaPipeline, width 4096) and draws by a transformer" in error["message"]
     assert "predicts noise" in error["message"]
-    assert error["hint"] == "rasura erase --method null-space"
+    assert error["hint"] == f"rasura {' '.join(erase)} --method null-space --layers text"
 
 
 def test_half_the_numbers_are_said_and_are_near(tmp_path: Path) -> None:

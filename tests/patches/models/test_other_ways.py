@@ -125,7 +125,7 @@ def test_cosmos_25_is_erased_in_where_its_text_is_narrow() -> None:
     assert family.name == "Cosmos 2.5"
     with pytest.raises(UnsupportedHostError, match=r"width 100352: 75 GiB; .*to_k.weight reads .* 1024 wide") as caught:
         find_cross_attention(infos, "text", 100352)
-    assert caught.value.hint == "rasura erase --layers kv"
+    assert caught.value.hint == "rasura erase --base MODEL --concept TEXT --layers kv"
     assert len(find_cross_attention(infos, "kv", 1024)) == 2
 
 

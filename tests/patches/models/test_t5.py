@@ -153,7 +153,7 @@ def test_a_concept_becomes_its_anchor(bases: dict[str, TinyBase], name: str, met
 def test_keys_and_values_are_asked_for_by_another_name(bases: dict[str, TinyBase], name: str) -> None:
     with pytest.raises(UnsupportedHostError, match=r"whose text enters through") as caught:
         bases[name].build(replace(tiny_request("dog"), layers="v"))
-    assert caught.value.hint == "rasura erase --layers text"
+    assert caught.value.hint == "rasura erase --base MODEL --concept TEXT --layers text"
 
 
 def test_keys_and_values_behind_a_projection_are_erased(bases: dict[str, TinyBase]) -> None:
