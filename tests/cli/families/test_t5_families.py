@@ -53,7 +53,7 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
         "last",
     ]
     if name != "PixArt":  # whose cross-attention is read, too, behind what the text goes through
-        assert "rasura erase --layers text" in typed(*erase, code=1)
+        assert f"hint: rasura {' '.join(erase[:-2])} --layers text --tokens last" in typed(*erase, code=1)
     typed(*erase, "--template", "a photo of {}", "--layers", "text", "--set", "ridge=1e-6", "--set", "energy=1")
     with Registry.open(tmp_path) as registry:
         patch = registry.patches()[0].patch_id
