@@ -62,13 +62,14 @@ def _full() -> Patch:
     return patch
 
 
-def _second() -> dict[str, Any]:
-    """The same manifest in version 2, with its one more field, and with what may be missing."""
+def _third() -> dict[str, Any]:
+    """The same manifest in version 3, with its two more fields, and with what may be missing."""
     manifest = _full().manifest
     reads = {parameter.name: "image" for parameter in manifest.base.parameters}
     retain = manifest.protected.retain
     assert retain is not None
-    protected = replace(manifest.protected, reads=reads, retain=replace(retain, cut=1))
+    spaces = dict.fromkeys(reads, "text_encoder_4.layers.5")
+    protected = replace(manifest.protected, reads=reads, spaces=spaces, retain=replace(retain, cut=1))
     first = manifest.base.parameters[0]
     through = (replace(first, name=ParamName(f"{first.name}.before")),)
     layer = TracedSpec(first.name.removesuffix(".weight"), "projected", "encoder_hidden_states", (first.name,))
@@ -83,7 +84,7 @@ def _second() -> dict[str, Any]:
 def _paths(value: JsonValue, path: str = "") -> Iterator[str]:
     """`a.b[].c` for every leaf; names that are data become `*`."""
     if isinstance(value, Mapping):
-        free = path in {"eraser.options", "protected.basis.spectrum", "protected.reads", "measured"}
+        free = path in {"eraser.options", "protected.basis.spectrum", "protected.reads", "protected.spaces", "measured"}
         for name, child in value.items():
             yield from _paths(child, f"{path}.{'*' if free else name}".lstrip("."))
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -100,7 +101,7 @@ def _documented(page: str) -> set[str]:
 
 
 def test_every_field_of_a_manifest_is_documented_and_no_other() -> None:
-    value = _second()
+    value = _third()
     real = {p for p in _paths(value) if not p.endswith("[][]")}
     documented = _documented(FORMAT_PAGE.read_text())
     # An object or a list of objects has a line of its own where its size or absence is told.
@@ -111,7 +112,7 @@ def test_every_field_of_a_manifest_is_documented_and_no_other() -> None:
 
 def test_each_documented_field_is_demanded() -> None:
     """What the page lists and the parser does not read would show here: every object refuses to lose a field."""
-    data = _second()
+    data = _third()
     for path in sorted(_documented(FORMAT_PAGE.read_text())):
         if "*" in path or path.endswith("[]") or path in {"protected.retain.cut", "base.read_as"}:  # may be missing
             continue

@@ -48,7 +48,7 @@ def test_the_identity_is_the_hash_of_the_file() -> None:
     assert hashlib.sha256((VECTORS / MANIFEST).read_bytes()).hexdigest() == golden().patch_id
 
 
-@pytest.mark.parametrize("folder", ["patch_v1", "patch_v2"])
+@pytest.mark.parametrize("folder", ["patch_v1", "patch_v2", "patch_v3"])
 def test_a_manifest_that_was_read_has_the_identity_of_what_it_would_write(folder: str) -> None:
     data = (VECTORS.parent / folder / MANIFEST).read_bytes()
     found = Manifest.from_bytes(data)
