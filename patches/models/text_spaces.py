@@ -84,7 +84,7 @@ def list_entries(layered: Layered, config: Mapping[str, object]) -> tuple[int, .
         raise UnsupportedHostError(
             f"the denoiser's configuration: expected {layered.key} to name a layer of {layered.component} for each "
             f"map, got {show(str(said)[:80])}",
-            hint="take config.json from the model itself",
+            hint="rasura base add MODEL, of the model as it was published",
         )
     return tuple(numbers)
 

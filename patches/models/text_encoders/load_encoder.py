@@ -90,7 +90,7 @@ def at_layer(tower: Tower, layer: int) -> Tower:
     if not isinstance(tower, PipelineTower) or layer >= most:
         raise UnsupportedHostError(
             f"{tower.component}: expected layers 0 to {most - 1}, got {layer} by the denoiser's configuration",
-            hint="take config.json from the model itself",
+            hint="rasura base add MODEL, of the model as it was published",
         )
     return replace(tower, reading_layer=layer)
 
