@@ -58,6 +58,7 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "Krea 2": FamilyFacts(""),
     "ERNIE-Image": FamilyFacts(""),
     "Kolors": FamilyFacts("kolors"),
+    "HiDream": FamilyFacts(""),
 }
 """By the name of `rasura.patches.models.families`."""
 UNKNOWN: Final = FamilyFacts("", diffusers=False, why="diffusers cannot be promised to load LoRA files into")
